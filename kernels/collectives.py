@@ -8,6 +8,8 @@ from jax import Array
 from kernels.roofline import divide
 from kernels.types import Device, Engine
 
+RAMP_BYTES = 2.0**19  # a message of this size has spent half of the ramp
+
 
 def link_rate(device: Device, engine: Engine, ranks: Array) -> Array:
     """Bytes per second that one device sends inside its domain to `ranks − 1` peers.
@@ -30,18 +32,22 @@ def start_up(ranks: Array, device: Device, engine: Engine) -> Array:
 
 
 def all_reduce(n_bytes: Array, ranks: Array, device: Device, engine: Engine) -> Array:
-    """2·(n−1)/n·m/bw + α inside the domain; between domains the same again over the scale-out link of each device.
+    """2·(n−1)/n·m/bw + α + log₂n·β·m/(m + ½ MiB) inside the domain; between domains the same again, without the ramp
+    β, over the scale-out link of each device.
 
-    Source of the form: Thakur et al., Optimization of Collective Communication Operations in MPICH (2005).
+    Small messages go in one exchange, larger ones in two with a barrier between, which take the longer the more ranks
+    there are. Source of the form: Thakur et al., Optimization of Collective Communication Operations in MPICH (2005);
+    of the ramp: custom all-reduces in CUDA graphs on A100 to GB200 at 2 to 8 ranks (docs/physics.md).
     """
     inside = jnp.clip(ranks, 1.0, device.domain_devices)
     domains = jnp.maximum(ranks / device.domain_devices, 1.0)
     rate = jnp.minimum(link_rate(device, engine, inside), device.allreduce_bytes_per_s)
     local = 2.0 * (inside - 1.0) / inside * divide(n_bytes, rate)
     alpha = start_up(inside, device, engine)
+    ramp = engine.allreduce_ramp_s * jnp.log2(inside) * n_bytes / (n_bytes + RAMP_BYTES)
     scale_out = jnp.where(domains > 1, device.scale_out_bytes_per_s * engine.link_frac, 1.0)
     across = 2.0 * (domains - 1.0) / domains * divide(n_bytes / inside, scale_out)
-    time = jnp.where(inside > 1, local + alpha, 0.0)
+    time = jnp.where(inside > 1, local + alpha + ramp, 0.0)
     return time + jnp.where(domains > 1, across + alpha + device.scale_out_latency_s * jnp.log2(2.0 * domains), 0.0)
 
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from kernels.roofline import divide
-from kernels.step import ACTIVATION_BYTES, expert_ranks, kv_shard
+from kernels.step import expert_ranks, kv_shard
 from kernels.types import Device, Engine, Layout, Memory, Model, Workload
+from kernels.work import ACTIVATION_BYTES
 
 ROUNDING = 4e-7  # of float32: as many sequences as just fit are not one fewer
 BISECTIONS = 34  # of a context up to 2^31 tokens, to less than one token

@@ -8,9 +8,15 @@ from jax import Array
 from kernels import collectives
 from kernels.roofline import divide, smooth_max
 from kernels.types import COMMUNICATION, GEMM_GROUPS, HEAD, ROUTED, Device, Engine, Layout, Load, Model, StepTime
-from kernels.work import attention_flops, distinct_experts, divide_load, kv_bytes_read, state_work
-
-ACTIVATION_BYTES = 2.0  # residual stream in 16 bits, in every engine of the catalogue
+from kernels.work import (
+    ACTIVATION_BYTES,
+    activations,
+    attention_flops,
+    distinct_experts,
+    divide_load,
+    kv_bytes_read,
+    state_work,
+)
 
 
 def micro_batches(engine: Engine, layout: Layout, n_sequences: Array) -> Array:
@@ -70,14 +76,18 @@ def _kept(layout: Layout) -> Array:
 
 
 def _gemms(model: Model, device: Device, engine: Engine, layout: Layout, rank: Load, tokens: Array):
-    """(G,) bytes, FLOPs, memory and compute seconds of the dense groups on one rank."""
+    """(G,) bytes, FLOPs, memory and compute seconds of the dense groups on one rank.
+
+    Memory seconds include what the tokens move (`activations`), which counts as no useful byte.
+    """
     share = (1.0 - model.gemm_replicated_frac) / layout.tp + model.gemm_replicated_frac
     rows = jnp.where(jnp.arange(len(GEMM_GROUPS)) == HEAD, rank.n_logit_tokens, tokens)
     n_bytes = model.gemm_bytes * share
     flops = 2.0 * model.gemm_params * share * rows
     bandwidth = device.bandwidth_bytes_per_s * engine.weight_bw_frac[model.gemm_kernel]
     rate = device.peak_flops_per_s[model.gemm_kernel] * engine.gemm_compute_frac[model.gemm_kernel]
-    return n_bytes, flops, divide(n_bytes, bandwidth), divide(flops, rate)
+    moved = engine.activation_passes * activations(rows, model.gemm_launches, model.gemm_params * share, model)
+    return n_bytes, flops, divide(n_bytes + moved, bandwidth), divide(flops, rate)
 
 
 def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage: Load, rank: Load):
@@ -92,12 +102,14 @@ def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage
     flops = 2.0 * model.n_moe_layers * rows * model.expert_params / within
     bandwidth = device.bandwidth_bytes_per_s * engine.expert_bw_frac[model.expert_kernel]
     rate = device.peak_flops_per_s[model.expert_kernel] * engine.expert_compute_frac[model.expert_kernel]
-    return n_bytes, flops, divide(n_bytes, bandwidth), divide(flops, rate)
+    moved = engine.expert_passes * activations(rows, 2.0, model.expert_params / within, model) * model.n_moe_layers
+    return n_bytes, flops, divide(n_bytes + moved, bandwidth), divide(flops, rate)
 
 
 def _attention(model: Model, device: Device, engine: Engine, layout: Layout, rank: Load):
     """The same four for attention, indexer and recurrent state on one rank."""
-    bandwidth = device.bandwidth_bytes_per_s * engine.kv_bw_frac
+    reached = jnp.where(model.narrow_kv > 0, engine.narrow_kv_bw_frac, engine.kv_bw_frac)
+    bandwidth = device.bandwidth_bytes_per_s * reached
     heads = jnp.maximum(
         kv_shard(model.attn_heads, layout.tp), jnp.minimum(model.attn_min_heads / model.attn_heads, 1.0)
     )
@@ -149,16 +161,19 @@ def _host(model: Model, device: Device, engine: Engine, layout: Layout, stage: L
 
 
 def _launches(model: Model, engine: Engine, rank: Load, busy_s: Array) -> Array:
-    """Fixed seconds of all layers: launches, norms, routing. A layer is two blocks, a mixer and a feed-forward.
+    """Fixed seconds of all kernels: GEMMs, experts, attention, the rest by layer of two blocks (mixer, feed-forward).
 
     Decode replays a captured graph. A step that holds prompt tokens launches its kernels one by one; the device waits
     only where launching a layer takes longer than computing it.
     """
     fixed = (
-        0.5 * model.n_blocks * engine.layer_s
-        + model.n_moe_layers * engine.moe_layer_s
+        jnp.sum(model.gemm_launches * engine.gemm_launch_s[model.gemm_kernel])
+        + jnp.sum(model.attn_layers) * engine.attention_launch_s
+        + 0.5 * model.n_blocks * engine.layer_s
+        + model.n_moe_layers * (engine.moe_layer_s + engine.expert_launch_s[model.expert_kernel])
         + model.n_mla_layers * engine.mla_layer_s
         + model.n_linear_layers * engine.linear_layer_s
+        + model.n_indexer_layers * engine.indexer_layer_s
     )
     one_by_one = jnp.maximum(0.5 * model.n_blocks * engine.eager_layer_s - busy_s, fixed)
     idle = rank.n_decode_tokens + rank.n_prefill_tokens <= 0

@@ -35,12 +35,14 @@ class Model:
     gemm_bytes: Array  # (G,) bytes streamed once a step
     gemm_replicated_frac: Array  # (G,) share that every TP rank holds whole
     gemm_kernel: Array  # (G,) int32, index into WEIGHT_KERNELS
+    gemm_launches: Array  # (G,) GEMM kernels of a step, each between the residual stream and something else
     n_moe_layers: Array
     n_experts: Array
     n_experts_per_token: Array
     expert_params: Array  # of one expert of one layer
     expert_bytes: Array  # of one expert of one layer
     expert_kernel: Array  # int32
+    narrow_kv: Array  # 1: the cache is stored in 8 bits or fewer
     attn_layers: Array  # (K,) layers of this kind
     attn_stored_frac: Array  # (K,) 1, or 0 where the layer reads another layer's cache
     attn_kv_heads: Array  # (K,) heads over which TP can split the cache (1: replicated)
@@ -64,6 +66,7 @@ class Model:
     n_blocks: Array  # mixers and feed-forward blocks: two a layer, one in some hybrids
     n_mla_layers: Array
     n_linear_layers: Array
+    n_indexer_layers: Array  # that score the cache anew, then attend to the best entries
     hidden_size: Array
     vocab_size: Array
     ffn_width: Array  # widest intermediate activation of a token
@@ -105,6 +108,7 @@ class Engine:
     gemm_compute_frac: Array  # (C,) of peak, dense GEMM at large batch
     expert_compute_frac: Array  # (C,)
     kv_bw_frac: Array
+    narrow_kv_bw_frac: Array  # where the kernel widens 8-bit entries before it multiplies
     attention_decode_frac: Array  # of peak FLOP/s
     attention_prefill_frac: Array
     link_frac: Array
@@ -112,16 +116,23 @@ class Engine:
     sharpness: Array  # p of the smooth maximum
     routing_skew: Array
     expert_imbalance: Array  # fullest EP rank over the mean
-    layer_s: Array
+    activation_passes: Array  # times what flows between GEMMs crosses memory
+    expert_passes: Array  # the same among the experts: sorted, quantized, gathered, summed
+    gemm_launch_s: Array  # (C,) of a dense GEMM of no size, its quantization included
+    expert_launch_s: Array  # (C,) of the grouped kernels of one MoE layer
+    attention_launch_s: Array  # of a layer's attention or state kernels
+    layer_s: Array  # of a layer, all other kernels
     eager_layer_s: Array  # launches of a layer outside a captured graph
     moe_layer_s: Array
     mla_layer_s: Array
     linear_layer_s: Array
+    indexer_layer_s: Array  # scores, selection and gathering of a layer that selects what it attends to
     step_s: Array
     sequence_s: Array  # per running sequence and step
     request_s: Array  # front end, once a request
     allreduce_s: Array  # at two ranks
     allreduce_log2_s: Array  # for each doubling of ranks beyond two
+    allreduce_ramp_s: Array  # for each doubling of ranks, of a message beyond a mebibyte: the second exchange
     memory_frac: Array
     reserve_bytes: Array  # context, graphs, workspace, per device
     logit_bytes_per_sequence: Array  # per vocabulary entry

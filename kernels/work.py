@@ -9,6 +9,7 @@ from jax import Array
 from kernels.types import Load, Model
 
 MOST_ENTRIES = 1e12  # more than any context holds
+ACTIVATION_BYTES = 2.0  # residual stream in 16 bits, in every engine of the catalogue
 
 
 def distinct_experts(n_experts: Array, n_experts_per_token: Array, n_tokens: Array, skew: Array) -> Array:
@@ -23,6 +24,14 @@ def distinct_experts(n_experts: Array, n_experts_per_token: Array, n_tokens: Arr
     c = jnp.maximum(skew, 1e-3)
     log_missed = -jnp.log1p(n_tokens * jnp.expm1(-c * miss_one)) / c
     return -n_experts * jnp.expm1(log_missed)
+
+
+def activations(n_tokens: Array, n_gemms: Array | float, params: Array, model: Model) -> Array:
+    """Bytes that tokens bring to some GEMMs and take from them: 2·T·Σ(k + n) = 2·T·(N·d + P/d).
+
+    Every one of the N weight matrices k × n has the hidden size d on one side, and so P/d in all on the other.
+    """
+    return ACTIVATION_BYTES * n_tokens * (n_gemms * model.hidden_size + params / model.hidden_size)
 
 
 def clipped_pairs(depth: Array, n_tokens: Array, limit: Array) -> Array:

@@ -66,6 +66,7 @@ class EfficiencyRow(Row):
     gemm_compute_frac: dict[Kernel, PositiveFloat] = {}
     expert_compute_frac: dict[Kernel, PositiveFloat] = {}
     kv_bw_frac: PositiveFloat | None = None
+    narrow_kv_bw_frac: PositiveFloat | None = None
     attention_decode_frac: PositiveFloat | None = None
     attention_prefill_frac: PositiveFloat | None = None
     link_frac: PositiveFloat | None = None
@@ -73,15 +74,22 @@ class EfficiencyRow(Row):
     sharpness: PositiveFloat | None = None
     routing_skew: NonNegativeFloat | None = None
     expert_imbalance: PositiveFloat | None = None
+    activation_passes: NonNegativeFloat | None = None
+    expert_passes: NonNegativeFloat | None = None
+    gemm_launch_us: dict[Kernel, NonNegativeFloat] = {}
+    expert_launch_us: dict[Kernel, NonNegativeFloat] = {}
+    attention_launch_us: NonNegativeFloat | None = None
     layer_us: NonNegativeFloat | None = None
     eager_layer_us: NonNegativeFloat | None = None
     moe_layer_us: NonNegativeFloat | None = None
     mla_layer_us: NonNegativeFloat | None = None
     linear_layer_us: NonNegativeFloat | None = None
+    indexer_layer_us: NonNegativeFloat | None = None
     step_us: NonNegativeFloat | None = None
     sequence_us: NonNegativeFloat | None = None
     allreduce_us: NonNegativeFloat | None = None
     allreduce_log2_us: NonNegativeFloat | None = None
+    allreduce_ramp_us: NonNegativeFloat | None = None
     decode_power_frac: PositiveFloat | None = None
     prefill_power_frac: PositiveFloat | None = None
     source: str

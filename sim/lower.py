@@ -18,6 +18,10 @@ from sim.slots import Slot, slot
 
 FLOAT = np.float32
 NO_LIMIT = float("inf")
+# GEMM kernels of one layer, with the projections of one input fused: MLA absorbs its up-projections in two more, and
+# DeepSeek V4 has a low-rank output and a compressor.
+MIXER_GEMMS = {"gqa": 2, "mla": 5, "gdn": 3, "mamba2": 2, "v4": 5, "none": 0}
+FFN_GEMMS = 2
 
 
 def lower_model(row: ModelRow, plan: WeightPlan, kv: str, engine: EngineRow) -> Model:
@@ -25,10 +29,12 @@ def lower_model(row: ModelRow, plan: WeightPlan, kv: str, engine: EngineRow) -> 
     counts = count(row)
     return Model(
         **_gemm_fields(counts, plan),
+        gemm_launches=_floats(_gemm_launches(row, counts)),
         **_expert_fields(counts, plan),
         **_slot_fields(_slots(row, kv, kv_bytes_per_element(kv, engine.id))),
         **_shape_fields(row, counts),
         table_bytes=FLOAT(_table_bytes(row, counts, plan, engine)),
+        narrow_kv=FLOAT(kv != "16"),
     )
 
 
@@ -48,6 +54,14 @@ def _gemm_fields(counts: ParamCounts, plan: WeightPlan) -> dict:
         "gemm_replicated_frac": _floats([whole / attention if attention else 0.0, 0.0, 0.0, 1.0, 0.0]),
         "gemm_kernel": np.asarray([WEIGHT_KERNELS.index(k) for k in kernels], np.int32),
     }
+
+
+def _gemm_launches(row: ModelRow, counts: ParamCounts) -> list[int]:
+    """GEMM kernels of a step by group: mixers, dense blocks, shared experts, routers, the output head."""
+    mixers = sum(n * MIXER_GEMMS[row.attention[kind].type] for kind, n in counts.attention_layers.items())
+    dense = sum(run.count for run in row.layers if isinstance(row.ffn[run.ffn], GluFfn))
+    moe = counts.n_moe_layers
+    return [mixers, FFN_GEMMS * dense, FFN_GEMMS * moe if counts.shared_expert else 0, moe, 1]
 
 
 def _expert_fields(counts: ParamCounts, plan: WeightPlan) -> dict:
@@ -101,11 +115,18 @@ def _shape_fields(row: ModelRow, counts: ParamCounts) -> dict:
         "n_blocks": FLOAT(_blocks(row)),
         "n_mla_layers": FLOAT(by_type["mla"] + by_type["v4"]),
         "n_linear_layers": FLOAT(by_type["gdn"] + by_type["mamba2"]),
+        "n_indexer_layers": FLOAT(_indexer_layers(row, counts)),
         "hidden_size": FLOAT(row.hidden_size),
         "vocab_size": FLOAT(row.vocab_size),
         "ffn_width": FLOAT(max((_width(ffn) for ffn in row.ffn.values()), default=0)),
         "max_context_tokens": FLOAT(row.max_context_tokens),
     }
+
+
+def _indexer_layers(row: ModelRow, counts: ParamCounts) -> int:
+    """Layers that score their cache themselves."""
+    own = [kind for kind, m in row.attention.items() if (i := getattr(m, "indexer", None)) and not i.shared]
+    return sum(counts.attention_layers.get(kind, 0) for kind in own)
 
 
 def _blocks(row: ModelRow) -> int:
@@ -166,13 +187,10 @@ def lower_engine(row: EngineRow, machine: Machine) -> Engine:
     """An engine on a device: rules, default limits, efficiencies and fixed times."""
     merged, _ = efficiency(row.id, machine.device)
     default = limits(row, machine.device)
-    by_kernel = {
-        name: _floats([merged[name][k] for k in WEIGHT_KERNELS]) for name, v in merged.items() if isinstance(v, dict)
-    }
-    times = {f"{name[:-3]}_s": FLOAT(v * units.MICRO) for name, v in merged.items() if name.endswith("_us")}
-    plain = {name: FLOAT(v) for name, v in merged.items() if not isinstance(v, dict) and not name.endswith("_us")}
+    values = {n: [v[k] for k in WEIGHT_KERNELS] if isinstance(v, dict) else v for n, v in merged.items()}
+    times = {f"{n[:-3]}_s": FLOAT(units.MICRO) * FLOAT(v) for n, v in values.items() if n.endswith("_us")}
+    plain = {n: FLOAT(v) for n, v in values.items() if not n.endswith("_us")}
     return Engine(
-        **by_kernel,
         **times,
         **plain,
         request_s=FLOAT(row.request_ms * units.MILLI),

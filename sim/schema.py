@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Union
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-Confidence = Literal["measured", "vendor", "published", "derived", "disputed", "guessed"]
+Confidence = Literal["measured", "fitted", "vendor", "published", "derived", "disputed", "guessed"]
 Status = Literal["exists", "guide"]
 
 

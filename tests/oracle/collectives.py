@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 Spaces = SimpleNamespace
+HALF_MEBIBYTE = 2.0**19
 
 
 def link_rate(device: Spaces, engine: Spaces, ranks: int) -> float:
@@ -38,6 +40,7 @@ def all_reduce(n_bytes: float, ranks: float, device: Spaces, engine: Spaces) -> 
     if inside > 1:
         rate = min(link_rate(device, engine, inside), device.allreduce_bytes_per_s)
         seconds += ring(n_bytes, inside, rate) + start_up(device, engine, inside)
+        seconds += math.log2(inside) * engine.allreduce_ramp_s / (1.0 + HALF_MEBIBYTE / n_bytes) if n_bytes else 0.0
     if domains > 1:
         seconds += ring(n_bytes / inside, domains, device.scale_out_bytes_per_s * engine.link_frac)
         seconds += start_up(device, engine, inside)

@@ -67,8 +67,21 @@ def gemm(m: Spaces, d: Spaces, e: Spaces, x: Spaces, group: int, tokens: float, 
     n_bytes = m.gemm_bytes[group] * held
     flops = 2.0 * m.gemm_params[group] * held * (logits if group == HEAD else tokens)
     unit = m.gemm_kernel[group]
-    memory_s = over(n_bytes, d.bandwidth_bytes_per_s * e.weight_bw_frac[unit])
+    rows = logits if group == HEAD else tokens
+    moved = e.activation_passes * crossing(m, rows, m.gemm_launches[group], m.gemm_params[group] * held)
+    memory_s = over(n_bytes + moved, d.bandwidth_bytes_per_s * e.weight_bw_frac[unit])
     return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.gemm_compute_frac[unit])
+
+
+def crossing(m: Spaces, rows: float, n_matrices: float, params: float) -> float:
+    """Bytes of inputs and outputs of some weight matrices: each has the hidden size on one side."""
+    elements = 0.0
+    for _ in range(int(n_matrices)):
+        other_side = params / n_matrices / m.hidden_size
+        elements += rows * (m.hidden_size + other_side)
+    if not n_matrices:
+        elements = rows * params / m.hidden_size
+    return BYTES_PER_ACTIVATION * elements
 
 
 def experts(m: Spaces, d: Spaces, e: Spaces, x: Spaces, tokens: float) -> Row:
@@ -76,24 +89,28 @@ def experts(m: Spaces, d: Spaces, e: Spaces, x: Spaces, tokens: float) -> Row:
     owned, sharing = m.n_experts / x.ep, x.tp * x.dp / x.ep
     uneven = e.expert_imbalance if x.ep > 1 else 1.0
     hit = distinct_experts(m.n_experts, m.n_experts_per_token, tokens, max(e.routing_skew, 1e-3))
-    n_bytes = flops = 0.0
+    n_bytes = flops = moved = 0.0
     for _ in range(int(m.n_moe_layers)):
+        rows = tokens * m.n_experts_per_token / x.ep * uneven
+        moved += e.expert_passes * crossing(m, rows, 2, m.expert_params / sharing)
         read = max(min(hit / x.ep * uneven, owned), min(hit, 1.0))  # a rank that reads at all reads a whole expert
         n_bytes += read * m.expert_bytes / sharing
         flops += 2.0 * tokens * m.n_experts_per_token / x.ep * uneven * m.expert_params / sharing
     unit = m.expert_kernel
-    memory_s = over(n_bytes, d.bandwidth_bytes_per_s * e.expert_bw_frac[unit])
+    memory_s = over(n_bytes + moved, d.bandwidth_bytes_per_s * e.expert_bw_frac[unit])
     return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.expert_compute_frac[unit])
 
 
 def attention(model: Model, d: Spaces, e: Spaces, x: Spaces, batch: Batch, part: float) -> list[Row]:
     """Attention, indexer and recurrent state, summed over the layers. part: share of the batch on one rank at once."""
+    m = plain(model)
     work = list(attention_work(list(attention_layers(model)), batch, x.tp))
     cache, decode, prefill, index, index_flops, state, state_flops = (
         part * sum(getattr(w, name) for w in work)
         for name in ("cache", "decode_flops", "prefill_flops", "index", "index_flops", "state", "state_flops")
     )
-    bandwidth, peak = d.bandwidth_bytes_per_s * e.kv_bw_frac, d.attention_flops_per_s
+    reached = e.narrow_kv_bw_frac if m.narrow_kv else e.kv_bw_frac
+    bandwidth, peak = d.bandwidth_bytes_per_s * reached, d.attention_flops_per_s
     compute = decode / (peak * e.attention_decode_frac) + prefill / (peak * e.attention_prefill_frac)
     dense = peak * e.attention_prefill_frac
     return [
@@ -148,7 +165,11 @@ def launches(m: Spaces, e: Spaces, tokens: float, has_prompt: bool, busy_s: floa
         seconds += e.layer_s / 2.0
         one_by_one += e.eager_layer_s / 2.0
     for layer in range(int(m.n_layers)):
-        seconds += e.moe_layer_s if layer < m.n_moe_layers else 0.0
+        seconds += e.moe_layer_s + e.expert_launch_s[m.expert_kernel] if layer < m.n_moe_layers else 0.0
         seconds += e.mla_layer_s if layer < m.n_mla_layers else 0.0
         seconds += e.linear_layer_s if layer < m.n_linear_layers else 0.0
+        seconds += e.indexer_layer_s if layer < m.n_indexer_layers else 0.0
+    seconds += sum(e.attention_launch_s for count in m.attn_layers for _ in range(int(count)))
+    for count, unit in zip(m.gemm_launches, m.gemm_kernel, strict=True):
+        seconds += sum(e.gemm_launch_s[unit] for _ in range(int(count)))
     return max(seconds, one_by_one - busy_s) if has_prompt else seconds
