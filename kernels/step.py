@@ -8,7 +8,7 @@ from jax import Array
 from kernels import collectives
 from kernels.roofline import divide, smooth_max
 from kernels.types import COMMUNICATION, GEMM_GROUPS, HEAD, ROUTED, Device, Engine, Layout, Load, Model, StepTime
-from kernels.work import attention_flops, distinct_experts, divide_load, kv_bytes_read, state_work
+from kernels.work import attention_flops, attention_scores, distinct_experts, divide_load, kv_bytes_read, state_work
 
 ACTIVATION_BYTES = 2.0  # residual stream in 16 bits, in every engine of the catalogue
 
@@ -102,17 +102,19 @@ def _attention(model: Model, device: Device, engine: Engine, layout: Layout, ran
         kv_shard(model.attn_heads, layout.tp), jnp.minimum(model.attn_min_heads / model.attn_heads, 1.0)
     )
     cache, index_bytes = kv_bytes_read(model, rank, kv_shard(model.attn_kv_heads, layout.tp))
+    cache = cache + engine.score_bytes * attention_scores(model, rank, heads)
     decode, prefill, index_flops = attention_flops(model, rank, heads)
     peak = device.attention_flops_per_s
     compute = divide(decode, peak * engine.attention_decode_frac) + divide(
         prefill, peak * engine.attention_prefill_frac
     )
     state_bytes, state_flops = state_work(model, rank, kv_shard(model.state_heads, layout.tp))
-    frac = engine.attention_prefill_frac
+    index_rate, state_rate = peak * engine.attention_prefill_frac, peak * engine.state_compute_frac
+    state_bandwidth = device.bandwidth_bytes_per_s * engine.state_bw_frac
     return (
         (cache, decode + prefill, divide(cache, bandwidth), compute),
-        (index_bytes, index_flops, divide(index_bytes, bandwidth), divide(index_flops, peak * frac)),
-        (state_bytes, state_flops, divide(state_bytes, bandwidth), divide(state_flops, peak * frac)),
+        (index_bytes, index_flops, divide(index_bytes, bandwidth), divide(index_flops, index_rate)),
+        (state_bytes, state_flops, divide(state_bytes, state_bandwidth), divide(state_flops, state_rate)),
     )
 
 

@@ -107,6 +107,9 @@ class Engine:
     kv_bw_frac: Array
     attention_decode_frac: Array  # of peak FLOP/s
     attention_prefill_frac: Array
+    score_bytes: Array  # moved per head and attention pair; 0: flash attention, which keeps the scores on the chip
+    state_bw_frac: Array  # of bandwidth, recurrent and compressor state
+    state_compute_frac: Array  # of peak FLOP/s, recurrent scan
     link_frac: Array
     host_bw_frac: Array
     sharpness: Array  # p of the smooth maximum
@@ -120,6 +123,7 @@ class Engine:
     step_s: Array
     sequence_s: Array  # per running sequence and step
     request_s: Array  # front end, once a request
+    residency_s_per_byte: Array  # of weights made resident again at each call that prefills; 0: they stay so
     allreduce_s: Array  # at two ranks
     allreduce_log2_s: Array  # for each doubling of ranks beyond two
     memory_frac: Array
@@ -130,7 +134,8 @@ class Engine:
     max_sequences: Array
     mixes_prefill: Array  # 1: prefill chunks share steps with decode, 0: prefill pauses decode
     pipelines: Array  # 1: pipeline stages decode different micro-batches at once
-    pipelines_prompts: Array  # 1: chunks of a prompt follow each other through the stages
+    pipelines_prompts: Array  # 1: chunks of a prompt follow each other through the stages; below, with waits; 0: not
+    last_token_alone: Array  # 1: the last token of a prompt is a step of its own
     reserves_context: Array  # 1: a sequence's whole context is allocated when it starts
     counts_activations: Array  # 1: the memory fraction holds activations too
     decode_power_frac: Array  # of (tdp - idle), at full memory utilization

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from sim.catalog.lookup import resolve
 from sim.catalog.rows import by_id, read_rows
@@ -39,7 +39,8 @@ class EngineRow(Row):
     weight_only: tuple[Kernel, ...] = ()
     split: Literal["tensor", "layer"]
     pipelines: bool
-    pipelines_prompts: bool
+    pipelines_prompts: Annotated[float, Field(ge=0, le=1)]
+    last_token_alone: bool = False
     reserves_context: bool = False
     counts_activations: bool = True
     offloads: bool = False
@@ -68,6 +69,10 @@ class EfficiencyRow(Row):
     kv_bw_frac: PositiveFloat | None = None
     attention_decode_frac: PositiveFloat | None = None
     attention_prefill_frac: PositiveFloat | None = None
+    score_bytes: NonNegativeFloat | None = None
+    residency_ms_per_gb: NonNegativeFloat | None = None
+    state_bw_frac: PositiveFloat | None = None
+    state_compute_frac: PositiveFloat | None = None
     link_frac: PositiveFloat | None = None
     host_bw_frac: PositiveFloat | None = None
     sharpness: PositiveFloat | None = None

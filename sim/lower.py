@@ -170,12 +170,14 @@ def lower_engine(row: EngineRow, machine: Machine) -> Engine:
         name: _floats([merged[name][k] for k in WEIGHT_KERNELS]) for name, v in merged.items() if isinstance(v, dict)
     }
     times = {f"{name[:-3]}_s": FLOAT(v * units.MICRO) for name, v in merged.items() if name.endswith("_us")}
+    residency = merged.pop("residency_ms_per_gb") * units.MILLI / units.GB
     plain = {name: FLOAT(v) for name, v in merged.items() if not isinstance(v, dict) and not name.endswith("_us")}
     return Engine(
         **by_kernel,
         **times,
         **plain,
         request_s=FLOAT(row.request_ms * units.MILLI),
+        residency_s_per_byte=FLOAT(residency),
         memory_frac=FLOAT(row.memory_frac),
         reserve_bytes=FLOAT(row.reserve_gb * units.GB),
         logit_bytes_per_sequence=FLOAT(row.logit_bytes_per_sequence),
@@ -185,6 +187,7 @@ def lower_engine(row: EngineRow, machine: Machine) -> Engine:
         mixes_prefill=FLOAT(row.mixes_prefill),
         pipelines=FLOAT(row.pipelines),
         pipelines_prompts=FLOAT(row.pipelines_prompts),
+        last_token_alone=FLOAT(row.last_token_alone),
         reserves_context=FLOAT(row.reserves_context),
         counts_activations=FLOAT(row.counts_activations),
     )

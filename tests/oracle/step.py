@@ -89,17 +89,23 @@ def experts(m: Spaces, d: Spaces, e: Spaces, x: Spaces, tokens: float) -> Row:
 def attention(model: Model, d: Spaces, e: Spaces, x: Spaces, batch: Batch, part: float) -> list[Row]:
     """Attention, indexer and recurrent state, summed over the layers. part: share of the batch on one rank at once."""
     work = list(attention_work(list(attention_layers(model)), batch, x.tp))
-    cache, decode, prefill, index, index_flops, state, state_flops = (
-        part * sum(getattr(w, name) for w in work)
-        for name in ("cache", "decode_flops", "prefill_flops", "index", "index_flops", "state", "state_flops")
+    names = ("cache", "scores", "decode_flops", "prefill_flops", "index", "index_flops", "state", "state_flops")
+    cache, scores, decode, prefill, index, index_flops, state, state_flops = (
+        part * sum(getattr(w, name) for w in work) for name in names
     )
+    cache += e.score_bytes * scores
     bandwidth, peak = d.bandwidth_bytes_per_s * e.kv_bw_frac, d.attention_flops_per_s
     compute = decode / (peak * e.attention_decode_frac) + prefill / (peak * e.attention_prefill_frac)
     dense = peak * e.attention_prefill_frac
     return [
         (cache, decode + prefill, cache / bandwidth, compute),
         (index, index_flops, index / bandwidth, index_flops / dense),
-        (state, state_flops, state / bandwidth, state_flops / dense),
+        (
+            state,
+            state_flops,
+            state / (d.bandwidth_bytes_per_s * e.state_bw_frac),
+            state_flops / (peak * e.state_compute_frac),
+        ),
     ]
 
 
