@@ -49,7 +49,7 @@ def step_time(model: Model, device: Device, engine: Engine, layout: Layout, load
     communication, sent = _communication(model, device, engine, layout, rank, tokens)
     host_s, host_bytes, host_flops = _host(model, device, engine, layout, stage, n_bytes, flops)
     busy = jnp.sum(seconds) + communication + host_s
-    extra = jnp.stack([communication, host_s, _launches(model, engine, rank, busy), _scheduler(engine, layout, load)])
+    extra = jnp.stack([communication, host_s, _launches(model, engine, layout, rank, busy), _scheduler(engine, layout, load)])
     zero = jnp.zeros_like(communication)
     tail_bytes = jnp.stack([sent, host_bytes, zero, zero])
     seconds = jnp.concatenate([seconds, extra])
@@ -150,11 +150,11 @@ def _host(model: Model, device: Device, engine: Engine, layout: Layout, stage: L
     return jnp.where(away_bytes > 0, jnp.minimum(there, streamed), 0.0), away_bytes, away_flops
 
 
-def _launches(model: Model, engine: Engine, rank: Load, busy_s: Array) -> Array:
+def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: Array) -> Array:
     """Fixed seconds of all layers: launches, norms, routing. A layer is two blocks, a mixer and a feed-forward.
 
-    Decode replays a captured graph. A step that holds prompt tokens launches its kernels one by one; the device waits
-    only where launching a layer takes longer than computing it.
+    Decode replays a captured graph where the engine has one of that size (llama.cpp: for one token on one device). Any
+    other step launches its kernels one by one: with gaps between them, and no sooner than the host launches them.
     """
     fixed = (
         0.5 * model.n_blocks * engine.layer_s
@@ -162,9 +162,11 @@ def _launches(model: Model, engine: Engine, rank: Load, busy_s: Array) -> Array:
         + model.n_mla_layers * engine.mla_layer_s
         + model.n_linear_layers * engine.linear_layer_s
     )
-    one_by_one = jnp.maximum(0.5 * model.n_blocks * engine.eager_layer_s - busy_s, fixed)
+    apart = fixed + 0.5 * model.n_blocks * engine.ungraphed_layer_s
+    one_by_one = jnp.maximum(0.5 * model.n_blocks * engine.eager_layer_s - busy_s, apart)
     idle = rank.n_decode_tokens + rank.n_prefill_tokens <= 0
-    return jnp.where(idle, 0.0, jnp.where(rank.n_prefill_tokens > 0, one_by_one, fixed))
+    eager = (rank.n_prefill_tokens > 0) | (rank.n_decode_tokens * layout.pp > engine.graph_tokens)
+    return jnp.where(idle, 0.0, jnp.where(eager, one_by_one, fixed))
 
 
 def _scheduler(engine: Engine, layout: Layout, load: Load) -> Array:

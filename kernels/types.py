@@ -116,7 +116,8 @@ class Engine:
     routing_skew: Array
     expert_imbalance: Array  # fullest EP rank over the mean
     layer_s: Array
-    eager_layer_s: Array  # launches of a layer outside a captured graph
+    eager_layer_s: Array  # launches of a layer outside a captured graph: at least so long
+    ungraphed_layer_s: Array  # gaps between the kernels of a layer outside a captured graph: so much longer
     moe_layer_s: Array
     mla_layer_s: Array
     linear_layer_s: Array
@@ -132,6 +133,7 @@ class Engine:
     block_tokens: Array
     max_batched_tokens: Array
     max_sequences: Array
+    graph_tokens: Array  # most decode tokens, times stages, of a step that replays a captured graph
     mixes_prefill: Array  # 1: prefill chunks share steps with decode, 0: prefill pauses decode
     pipelines: Array  # 1: pipeline stages decode different micro-batches at once
     pipelines_prompts: Array  # 1: chunks of a prompt follow each other through the stages; below, with waits; 0: not

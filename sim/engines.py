@@ -41,6 +41,7 @@ class EngineRow(Row):
     pipelines: bool
     pipelines_prompts: Annotated[float, Field(ge=0, le=1)]
     last_token_alone: bool = False
+    absorbs_prompts: bool = False
     reserves_context: bool = False
     counts_activations: bool = True
     offloads: bool = False
@@ -50,6 +51,7 @@ class EngineRow(Row):
     reserve_gb: NonNegativeFloat
     logit_bytes_per_sequence: NonNegativeFloat
     block_tokens: PositiveInt
+    graph_tokens: PositiveInt | None = None
     request_ms: NonNegativeFloat
     limits: tuple[StepLimits, ...]
     sources: dict[str, str]
@@ -80,6 +82,7 @@ class EfficiencyRow(Row):
     expert_imbalance: PositiveFloat | None = None
     layer_us: NonNegativeFloat | None = None
     eager_layer_us: NonNegativeFloat | None = None
+    ungraphed_layer_us: NonNegativeFloat | None = None
     moe_layer_us: NonNegativeFloat | None = None
     mla_layer_us: NonNegativeFloat | None = None
     linear_layer_us: NonNegativeFloat | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def lower_model(row: ModelRow, plan: WeightPlan, kv: str, engine: EngineRow) -> 
     return Model(
         **_gemm_fields(counts, plan),
         **_expert_fields(counts, plan),
-        **_slot_fields(_slots(row, kv, kv_bytes_per_element(kv, engine.id))),
+        **_slot_fields(_slots(row, kv, kv_bytes_per_element(kv, engine.id), engine.absorbs_prompts)),
         **_shape_fields(row, counts),
         table_bytes=FLOAT(_table_bytes(row, counts, plan, engine)),
     )
@@ -61,14 +61,19 @@ def _expert_fields(counts: ParamCounts, plan: WeightPlan) -> dict:
     }
 
 
-def _slots(row: ModelRow, kv: str, element_bytes: float) -> list[Slot]:
-    """One slot per attention kind that caches anything, padded to the kernel's number."""
+def _slots(row: ModelRow, kv: str, element_bytes: float, absorbs: bool) -> list[Slot]:
+    """One slot per attention kind that caches anything, padded to the kernel's number.
+
+    absorbs: prompts, too, attend to latents as they are cached (llama.cpp), at the cost of an entry in decode.
+    """
     layers = count(row).attention_layers
     kinds = {kind: mixer for kind, mixer in row.attention.items() if mixer.type != "none" and layers.get(kind)}
     if len(kinds) > N_ATTENTION_SLOTS:
         what = f"{len(kinds)} kinds of attention layer, and the kernels have slots for {N_ATTENTION_SLOTS}"
         raise RoofcastError(sentence(what, f"{row.id}: attention"))
     slots = [slot(mixer, layers[kind], kv, element_bytes) for kind, mixer in kinds.items()]
+    if absorbs:
+        slots = [replace(found, prefill_flops_per_pair=found.decode_flops_per_entry) for found in slots]
     return slots + [Slot()] * (N_ATTENTION_SLOTS - len(slots))
 
 
@@ -184,6 +189,7 @@ def lower_engine(row: EngineRow, machine: Machine) -> Engine:
         block_tokens=FLOAT(row.block_tokens),
         max_batched_tokens=FLOAT(default.max_batched_tokens),
         max_sequences=FLOAT(default.max_sequences),
+        graph_tokens=FLOAT(row.graph_tokens or NO_LIMIT),
         mixes_prefill=FLOAT(row.mixes_prefill),
         pipelines=FLOAT(row.pipelines),
         pipelines_prompts=FLOAT(row.pipelines_prompts),

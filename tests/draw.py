@@ -177,6 +177,7 @@ def engines(draw: Draw) -> Engine:
         "block_tokens": draw(st.sampled_from([1, 16, 64])),
         "max_batched_tokens": draw(st.sampled_from([512, 2048, 8192])),
         "max_sequences": draw(st.sampled_from([16, 256, 1024])),
+        "graph_tokens": draw(st.sampled_from([INF, INF, 1, 20])),
         **{name: draw(st.sampled_from([0, 1])) for name in POLICIES},
     }
     return cast(Engine, values)

@@ -50,7 +50,9 @@ def step(model: Model, device: Device, engine: Engine, layout: Layout, batch: Ba
     comm_s, sent = communication(m, d, e, x, tokens)
     host_bytes, host_flops = sum(row[0] for row in there), sum(row[1] for row in there)
     seconds += [comm_s, host(m, d, e, host_bytes, host_flops)]
-    seconds.append(launches(m, e, tokens, bool(batch.prefill), sum(seconds)))
+    decoding = sum(count for count, _ in batch.decode) * batch.copies * part / ranks
+    captured = not batch.prefill and decoding * x.pp <= e.graph_tokens
+    seconds.append(launches(m, e, tokens, captured, sum(seconds)))
     seconds.append(e.step_s + batch.n_sequences / max(min(batch.n_sequences, x.dp), 1.0) * e.sequence_s)
     return SimpleNamespace(
         seconds=np.asarray(seconds),
@@ -143,18 +145,19 @@ def host(m: Spaces, d: Spaces, e: Spaces, n_bytes: float, flops: float) -> float
     return min(there, here)
 
 
-def launches(m: Spaces, e: Spaces, tokens: float, has_prompt: bool, busy_s: float) -> float:
-    """Fixed time of every layer, of which half is for each of its blocks; with prompt tokens, at least what launching
-    every block by itself takes longer than computing it.
+def launches(m: Spaces, e: Spaces, tokens: float, captured: bool, busy_s: float) -> float:
+    """Fixed time of every layer, of which half is for each of its blocks; outside a graph with gaps, and at least
+    what launching every block by itself takes longer than computing it.
     """
     if not tokens:
         return 0.0
-    seconds = one_by_one = 0.0
+    seconds = gaps = one_by_one = 0.0
     for _ in range(int(m.n_blocks)):
         seconds += e.layer_s / 2.0
+        gaps += e.ungraphed_layer_s / 2.0
         one_by_one += e.eager_layer_s / 2.0
     for layer in range(int(m.n_layers)):
         seconds += e.moe_layer_s if layer < m.n_moe_layers else 0.0
         seconds += e.mla_layer_s if layer < m.n_mla_layers else 0.0
         seconds += e.linear_layer_s if layer < m.n_linear_layers else 0.0
-    return max(seconds, one_by_one - busy_s) if has_prompt else seconds
+    return seconds if captured else max(seconds + gaps, one_by_one - busy_s)
