@@ -207,9 +207,9 @@ def serial_chunks(engine: Engine, layout: Layout, prompt_tokens: Array) -> Array
 
 
 def through_stages(engine: Engine, layout: Layout, chunks: Array) -> Array:
-    """Step times of m chunks of a prompt: m, or (m + p − 1)/p where they follow each other through p stages."""
-    stages = jnp.where(engine.pipelines_prompts > 0, jnp.minimum(layout.pp, chunks), 1.0)
-    return (chunks + stages - 1.0) / stages
+    """Step times of m chunks of a prompt: m, or 1 + (m − 1)/p where they follow each other through p stages."""
+    overlap = engine.pipelines_prompts * (1.0 - 1.0 / layout.pp)
+    return 1.0 + (chunks - 1.0) * (1.0 - overlap)
 
 
 def utilization(

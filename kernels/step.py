@@ -12,6 +12,7 @@ from kernels.work import (
     ACTIVATION_BYTES,
     activations,
     attention_flops,
+    attention_scores,
     distinct_experts,
     divide_load,
     kv_bytes_read,
@@ -55,7 +56,7 @@ def step_time(model: Model, device: Device, engine: Engine, layout: Layout, load
     communication, sent = _communication(model, device, engine, layout, rank, tokens)
     host_s, host_bytes, host_flops = _host(model, device, engine, layout, stage, n_bytes, flops)
     busy = jnp.sum(seconds) + communication + host_s
-    extra = jnp.stack([communication, host_s, _launches(model, engine, rank, busy), _scheduler(engine, layout, load)])
+    extra = jnp.stack([communication, host_s, _launches(model, engine, layout, rank, busy), _scheduler(engine, layout, load)])
     zero = jnp.zeros_like(communication)
     tail_bytes = jnp.stack([sent, host_bytes, zero, zero])
     seconds = jnp.concatenate([seconds, extra])
@@ -114,17 +115,19 @@ def _attention(model: Model, device: Device, engine: Engine, layout: Layout, ran
         kv_shard(model.attn_heads, layout.tp), jnp.minimum(model.attn_min_heads / model.attn_heads, 1.0)
     )
     cache, index_bytes = kv_bytes_read(model, rank, kv_shard(model.attn_kv_heads, layout.tp))
+    cache = cache + engine.score_bytes * attention_scores(model, rank, heads)
     decode, prefill, index_flops = attention_flops(model, rank, heads)
     peak = device.attention_flops_per_s
     compute = divide(decode, peak * engine.attention_decode_frac) + divide(
         prefill, peak * engine.attention_prefill_frac
     )
     state_bytes, state_flops = state_work(model, rank, kv_shard(model.state_heads, layout.tp))
-    frac = engine.attention_prefill_frac
+    index_rate, state_rate = peak * engine.attention_prefill_frac, peak * engine.state_compute_frac
+    state_bandwidth = device.bandwidth_bytes_per_s * engine.state_bw_frac
     return (
         (cache, decode + prefill, divide(cache, bandwidth), compute),
-        (index_bytes, index_flops, divide(index_bytes, bandwidth), divide(index_flops, peak * frac)),
-        (state_bytes, state_flops, divide(state_bytes, bandwidth), divide(state_flops, peak * frac)),
+        (index_bytes, index_flops, divide(index_bytes, bandwidth), divide(index_flops, index_rate)),
+        (state_bytes, state_flops, divide(state_bytes, state_bandwidth), divide(state_flops, state_rate)),
     )
 
 
@@ -160,11 +163,11 @@ def _host(model: Model, device: Device, engine: Engine, layout: Layout, stage: L
     return jnp.where(away_bytes > 0, jnp.minimum(there, streamed), 0.0), away_bytes, away_flops
 
 
-def _launches(model: Model, engine: Engine, rank: Load, busy_s: Array) -> Array:
+def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: Array) -> Array:
     """Fixed seconds of all kernels: GEMMs, experts, attention, the rest by layer of two blocks (mixer, feed-forward).
 
-    Decode replays a captured graph. A step that holds prompt tokens launches its kernels one by one; the device waits
-    only where launching a layer takes longer than computing it.
+    Decode replays a captured graph where the engine has one of that size (llama.cpp: for one token on one device). Any
+    other step launches its kernels one by one: with gaps between them, and no sooner than the host launches them.
     """
     fixed = (
         jnp.sum(model.gemm_launches * engine.gemm_launch_s[model.gemm_kernel])
@@ -175,9 +178,11 @@ def _launches(model: Model, engine: Engine, rank: Load, busy_s: Array) -> Array:
         + model.n_linear_layers * engine.linear_layer_s
         + model.n_indexer_layers * engine.indexer_layer_s
     )
-    one_by_one = jnp.maximum(0.5 * model.n_blocks * engine.eager_layer_s - busy_s, fixed)
+    apart = fixed + 0.5 * model.n_blocks * engine.ungraphed_layer_s
+    one_by_one = jnp.maximum(0.5 * model.n_blocks * engine.eager_layer_s - busy_s, apart)
     idle = rank.n_decode_tokens + rank.n_prefill_tokens <= 0
-    return jnp.where(idle, 0.0, jnp.where(rank.n_prefill_tokens > 0, one_by_one, fixed))
+    eager = (rank.n_prefill_tokens > 0) | (rank.n_decode_tokens * layout.pp > engine.graph_tokens)
+    return jnp.where(idle, 0.0, jnp.where(eager, one_by_one, fixed))
 
 
 def _scheduler(engine: Engine, layout: Layout, load: Load) -> Array:

@@ -111,6 +111,9 @@ class Engine:
     narrow_kv_bw_frac: Array  # where the kernel widens 8-bit entries before it multiplies
     attention_decode_frac: Array  # of peak FLOP/s
     attention_prefill_frac: Array
+    score_bytes: Array  # moved per head and attention pair; 0: flash attention, which keeps the scores on the chip
+    state_bw_frac: Array  # of bandwidth, recurrent and compressor state
+    state_compute_frac: Array  # of peak FLOP/s, recurrent scan
     link_frac: Array
     host_bw_frac: Array
     sharpness: Array  # p of the smooth maximum
@@ -122,7 +125,8 @@ class Engine:
     expert_launch_s: Array  # (C,) of the grouped kernels of one MoE layer
     attention_launch_s: Array  # of a layer's attention or state kernels
     layer_s: Array  # of a layer, all other kernels
-    eager_layer_s: Array  # launches of a layer outside a captured graph
+    eager_layer_s: Array  # launches of a layer outside a captured graph: at least so long
+    ungraphed_layer_s: Array  # gaps between the kernels of a layer outside a captured graph: so much longer
     moe_layer_s: Array
     mla_layer_s: Array
     linear_layer_s: Array
@@ -130,6 +134,7 @@ class Engine:
     step_s: Array
     sequence_s: Array  # per running sequence and step
     request_s: Array  # front end, once a request
+    residency_s_per_byte: Array  # of weights made resident again at each call that prefills; 0: they stay so
     allreduce_s: Array  # at two ranks
     allreduce_log2_s: Array  # for each doubling of ranks beyond two
     allreduce_ramp_s: Array  # for each doubling of ranks, of a message beyond a mebibyte: the second exchange
@@ -139,9 +144,11 @@ class Engine:
     block_tokens: Array
     max_batched_tokens: Array
     max_sequences: Array
+    graph_tokens: Array  # most decode tokens, times stages, of a step that replays a captured graph
     mixes_prefill: Array  # 1: prefill chunks share steps with decode, 0: prefill pauses decode
     pipelines: Array  # 1: pipeline stages decode different micro-batches at once
-    pipelines_prompts: Array  # 1: chunks of a prompt follow each other through the stages
+    pipelines_prompts: Array  # 1: chunks of a prompt follow each other through the stages; below, with waits; 0: not
+    last_token_alone: Array  # 1: the last token of a prompt is a step of its own
     reserves_context: Array  # 1: a sequence's whole context is allocated when it starts
     counts_activations: Array  # 1: the memory fraction holds activations too
     decode_power_frac: Array  # of (tdp - idle), at full memory utilization

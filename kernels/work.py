@@ -126,6 +126,13 @@ def attention_flops(model: Model, load: Load, shard: Array) -> tuple[Array, Arra
     return jnp.sum(weighted * decode), jnp.sum(weighted * prefill), jnp.sum(model.attn_layers * index)
 
 
+def attention_scores(model: Model, load: Load, shard: Array) -> Array:
+    """Scores of one rank: a head and a pair of tokens each. shard: (K,) of heads."""
+    local = jnp.where(model.local_entry_bytes > 0, load.local_entries, 0.0)
+    globl = jnp.where(model.entry_bytes > 0, load.global_entries, 0.0)
+    return jnp.sum(model.attn_layers * shard * model.attn_heads * (local + globl + load.prefill_pairs))
+
+
 def state_work(model: Model, load: Load, shard: Array) -> tuple[Array, Array]:
     """Bytes and FLOPs of recurrent states on one rank. shard: (K,) share of the heads."""
     moved = jnp.sum(model.attn_layers * shard * model.state_bytes * model.state_passes) * load.n_sequences

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from sim.catalog.lookup import resolve
 from sim.catalog.rows import by_id, read_rows
@@ -39,7 +39,9 @@ class EngineRow(Row):
     weight_only: tuple[Kernel, ...] = ()
     split: Literal["tensor", "layer"]
     pipelines: bool
-    pipelines_prompts: bool
+    pipelines_prompts: Annotated[float, Field(ge=0, le=1)]
+    last_token_alone: bool = False
+    absorbs_prompts: bool = False
     reserves_context: bool = False
     counts_activations: bool = True
     offloads: bool = False
@@ -49,6 +51,7 @@ class EngineRow(Row):
     reserve_gb: NonNegativeFloat
     logit_bytes_per_sequence: NonNegativeFloat
     block_tokens: PositiveInt
+    graph_tokens: PositiveInt | None = None
     request_ms: NonNegativeFloat
     limits: tuple[StepLimits, ...]
     sources: dict[str, str]
@@ -69,6 +72,10 @@ class EfficiencyRow(Row):
     narrow_kv_bw_frac: PositiveFloat | None = None
     attention_decode_frac: PositiveFloat | None = None
     attention_prefill_frac: PositiveFloat | None = None
+    score_bytes: NonNegativeFloat | None = None
+    residency_ms_per_gb: NonNegativeFloat | None = None
+    state_bw_frac: PositiveFloat | None = None
+    state_compute_frac: PositiveFloat | None = None
     link_frac: PositiveFloat | None = None
     host_bw_frac: PositiveFloat | None = None
     sharpness: PositiveFloat | None = None
@@ -81,6 +88,7 @@ class EfficiencyRow(Row):
     attention_launch_us: NonNegativeFloat | None = None
     layer_us: NonNegativeFloat | None = None
     eager_layer_us: NonNegativeFloat | None = None
+    ungraphed_layer_us: NonNegativeFloat | None = None
     moe_layer_us: NonNegativeFloat | None = None
     mla_layer_us: NonNegativeFloat | None = None
     linear_layer_us: NonNegativeFloat | None = None

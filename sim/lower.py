@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def lower_model(row: ModelRow, plan: WeightPlan, kv: str, engine: EngineRow) -> 
         **_gemm_fields(counts, plan),
         gemm_launches=_floats(_gemm_launches(row, counts)),
         **_expert_fields(counts, plan),
-        **_slot_fields(_slots(row, kv, kv_bytes_per_element(kv, engine.id))),
+        **_slot_fields(_slots(row, kv, kv_bytes_per_element(kv, engine.id), engine.absorbs_prompts)),
         **_shape_fields(row, counts),
         table_bytes=FLOAT(_table_bytes(row, counts, plan, engine)),
         narrow_kv=FLOAT(kv != "16"),
@@ -75,14 +75,19 @@ def _expert_fields(counts: ParamCounts, plan: WeightPlan) -> dict:
     }
 
 
-def _slots(row: ModelRow, kv: str, element_bytes: float) -> list[Slot]:
-    """One slot per attention kind that caches anything, padded to the kernel's number."""
+def _slots(row: ModelRow, kv: str, element_bytes: float, absorbs: bool) -> list[Slot]:
+    """One slot per attention kind that caches anything, padded to the kernel's number.
+
+    absorbs: prompts, too, attend to latents as they are cached (llama.cpp), at the cost of an entry in decode.
+    """
     layers = count(row).attention_layers
     kinds = {kind: mixer for kind, mixer in row.attention.items() if mixer.type != "none" and layers.get(kind)}
     if len(kinds) > N_ATTENTION_SLOTS:
         what = f"{len(kinds)} kinds of attention layer, and the kernels have slots for {N_ATTENTION_SLOTS}"
         raise RoofcastError(sentence(what, f"{row.id}: attention"))
     slots = [slot(mixer, layers[kind], kv, element_bytes) for kind, mixer in kinds.items()]
+    if absorbs:
+        slots = [replace(found, prefill_flops_per_pair=found.decode_flops_per_entry) for found in slots]
     return slots + [Slot()] * (N_ATTENTION_SLOTS - len(slots))
 
 
@@ -187,6 +192,7 @@ def lower_engine(row: EngineRow, machine: Machine) -> Engine:
     """An engine on a device: rules, default limits, efficiencies and fixed times."""
     merged, _ = efficiency(row.id, machine.device)
     default = limits(row, machine.device)
+    residency = merged.pop("residency_ms_per_gb") * units.MILLI / units.GB
     values = {n: [v[k] for k in WEIGHT_KERNELS] if isinstance(v, dict) else v for n, v in merged.items()}
     times = {f"{n[:-3]}_s": FLOAT(units.MICRO) * FLOAT(v) for n, v in values.items() if n.endswith("_us")}
     plain = {n: FLOAT(v) for n, v in values.items() if not n.endswith("_us")}
@@ -194,15 +200,18 @@ def lower_engine(row: EngineRow, machine: Machine) -> Engine:
         **times,
         **plain,
         request_s=FLOAT(row.request_ms * units.MILLI),
+        residency_s_per_byte=FLOAT(residency),
         memory_frac=FLOAT(row.memory_frac),
         reserve_bytes=FLOAT(row.reserve_gb * units.GB),
         logit_bytes_per_sequence=FLOAT(row.logit_bytes_per_sequence),
         block_tokens=FLOAT(row.block_tokens),
         max_batched_tokens=FLOAT(default.max_batched_tokens),
         max_sequences=FLOAT(default.max_sequences),
+        graph_tokens=FLOAT(row.graph_tokens or NO_LIMIT),
         mixes_prefill=FLOAT(row.mixes_prefill),
         pipelines=FLOAT(row.pipelines),
         pipelines_prompts=FLOAT(row.pipelines_prompts),
+        last_token_alone=FLOAT(row.last_token_alone),
         reserves_context=FLOAT(row.reserves_context),
         counts_activations=FLOAT(row.counts_activations),
     )

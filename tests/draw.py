@@ -19,7 +19,9 @@ EMPTY_SLOT = {
     "index_entry_bytes": 0, "index_stored_frac": 1, "decode_flops_per_entry": 0, "prefill_flops_per_pair": 0,
     "index_flops_per_entry": 0, "state_bytes": 0, "state_passes": 2, "state_flops_per_token": 0, "state_heads": 1,
 }  # fmt: skip
-POLICIES = ("mixes_prefill", "pipelines", "pipelines_prompts", "reserves_context", "counts_activations")
+POLICIES = (
+    "mixes_prefill", "pipelines", "pipelines_prompts", "last_token_alone", "reserves_context", "counts_activations"
+)  # fmt: skip
 
 
 def between(low: float, high: float) -> st.SearchStrategy[float]:
@@ -174,11 +176,14 @@ def engines(draw: Draw) -> Engine:
         "sharpness": draw(between(1.0, 20.0)),
         "routing_skew": draw(between(1e-3, 3.0)),
         "expert_imbalance": draw(between(1.0, 2.0)),
+        "score_bytes": draw(st.sampled_from([0.0, 0.0, 16.0])),
+        "residency_s_per_byte": draw(st.sampled_from([0.0, 0.0, 1e-11])),
         "reserve_bytes": draw(between(1e8, 3e9)),
         "logit_bytes_per_sequence": draw(st.sampled_from([4.0, 10.0])),
         "block_tokens": draw(st.sampled_from([1, 16, 64])),
         "max_batched_tokens": draw(st.sampled_from([512, 2048, 8192])),
         "max_sequences": draw(st.sampled_from([16, 256, 1024])),
+        "graph_tokens": draw(st.sampled_from([INF, INF, 1, 20])),
         **{name: draw(st.sampled_from([0, 1])) for name in POLICIES},
     }
     return cast(Engine, values)

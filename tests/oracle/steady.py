@@ -56,11 +56,11 @@ def ranks_of(x: Spaces, running: float) -> float:
 
 
 def passes(e: Spaces, x: Spaces, n_chunks: float) -> float:
-    """Steps until the last of a prompt's chunks leaves the last stage, in passes through all stages."""
-    if not e.pipelines_prompts:
-        return n_chunks
-    n_stages = min(x.pp, n_chunks)
-    return (n_chunks + n_stages - 1) / n_stages
+    """Steps until the last of a prompt's chunks leaves the last stage, in passes through all stages: the first passes
+    all of them, each further one is out a stage later where nothing waits, and a whole pass later where all waits.
+    """
+    followed = 1.0 / x.pp
+    return 1.0 + (n_chunks - 1.0) * (e.pipelines_prompts * followed + (1.0 - e.pipelines_prompts))
 
 
 def pace(e: Spaces, x: Spaces, w: Spaces, running: float, steps: Spaces) -> Spaces:

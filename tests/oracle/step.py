@@ -50,7 +50,9 @@ def step(model: Model, device: Device, engine: Engine, layout: Layout, batch: Ba
     comm_s, sent = communication(m, d, e, x, tokens)
     host_bytes, host_flops = sum(row[0] for row in there), sum(row[1] for row in there)
     seconds += [comm_s, host(m, d, e, host_bytes, host_flops)]
-    seconds.append(launches(m, e, tokens, bool(batch.prefill), sum(seconds)))
+    decoding = sum(count for count, _ in batch.decode) * batch.copies * part / ranks
+    captured = not batch.prefill and decoding * x.pp <= e.graph_tokens
+    seconds.append(launches(m, e, tokens, captured, sum(seconds)))
     seconds.append(e.step_s + batch.n_sequences / max(min(batch.n_sequences, x.dp), 1.0) * e.sequence_s)
     return SimpleNamespace(
         seconds=np.asarray(seconds),
@@ -105,10 +107,11 @@ def attention(model: Model, d: Spaces, e: Spaces, x: Spaces, batch: Batch, part:
     """Attention, indexer and recurrent state, summed over the layers. part: share of the batch on one rank at once."""
     m = plain(model)
     work = list(attention_work(list(attention_layers(model)), batch, x.tp))
-    cache, decode, prefill, index, index_flops, state, state_flops = (
-        part * sum(getattr(w, name) for w in work)
-        for name in ("cache", "decode_flops", "prefill_flops", "index", "index_flops", "state", "state_flops")
+    names = ("cache", "scores", "decode_flops", "prefill_flops", "index", "index_flops", "state", "state_flops")
+    cache, scores, decode, prefill, index, index_flops, state, state_flops = (
+        part * sum(getattr(w, name) for w in work) for name in names
     )
+    cache += e.score_bytes * scores
     reached = e.narrow_kv_bw_frac if m.narrow_kv else e.kv_bw_frac
     bandwidth, peak = d.bandwidth_bytes_per_s * reached, d.attention_flops_per_s
     compute = decode / (peak * e.attention_decode_frac) + prefill / (peak * e.attention_prefill_frac)
@@ -116,7 +119,12 @@ def attention(model: Model, d: Spaces, e: Spaces, x: Spaces, batch: Batch, part:
     return [
         (cache, decode + prefill, cache / bandwidth, compute),
         (index, index_flops, index / bandwidth, index_flops / dense),
-        (state, state_flops, state / bandwidth, state_flops / dense),
+        (
+            state,
+            state_flops,
+            state / (d.bandwidth_bytes_per_s * e.state_bw_frac),
+            state_flops / (peak * e.state_compute_frac),
+        ),
     ]
 
 
@@ -154,15 +162,16 @@ def host(m: Spaces, d: Spaces, e: Spaces, n_bytes: float, flops: float) -> float
     return min(there, here)
 
 
-def launches(m: Spaces, e: Spaces, tokens: float, has_prompt: bool, busy_s: float) -> float:
-    """Fixed time of every layer, of which half is for each of its blocks; with prompt tokens, at least what launching
-    every block by itself takes longer than computing it.
+def launches(m: Spaces, e: Spaces, tokens: float, captured: bool, busy_s: float) -> float:
+    """Fixed time of every layer, of which half is for each of its blocks; outside a graph with gaps, and at least
+    what launching every block by itself takes longer than computing it.
     """
     if not tokens:
         return 0.0
-    seconds = one_by_one = 0.0
+    seconds = gaps = one_by_one = 0.0
     for _ in range(int(m.n_blocks)):
         seconds += e.layer_s / 2.0
+        gaps += e.ungraphed_layer_s / 2.0
         one_by_one += e.eager_layer_s / 2.0
     for layer in range(int(m.n_layers)):
         seconds += e.moe_layer_s + e.expert_launch_s[m.expert_kernel] if layer < m.n_moe_layers else 0.0
@@ -172,4 +181,4 @@ def launches(m: Spaces, e: Spaces, tokens: float, has_prompt: bool, busy_s: floa
     seconds += sum(e.attention_launch_s for count in m.attn_layers for _ in range(int(count)))
     for count, unit in zip(m.gemm_launches, m.gemm_kernel, strict=True):
         seconds += sum(e.gemm_launch_s[unit] for _ in range(int(count)))
-    return max(seconds, one_by_one - busy_s) if has_prompt else seconds
+    return seconds if captured else max(seconds + gaps, one_by_one - busy_s)

@@ -67,7 +67,7 @@ def distinct_experts(n_experts: float, chosen: float, n_tokens: float, skew: flo
 
 def layer_work(layer: SimpleNamespace, batch: Batch, tp: float) -> SimpleNamespace:
     """Bytes and FLOPs of one layer's attention, indexer and state on the fullest TP rank."""
-    out = SimpleNamespace(cache=0.0, decode_flops=0.0, prefill_flops=0.0, index=0.0, index_flops=0.0)
+    out = SimpleNamespace(cache=0.0, scores=0.0, decode_flops=0.0, prefill_flops=0.0, index=0.0, index_flops=0.0)
     for count, tokens in batch.decode:
         _add(out, count, _decode_one(layer, tokens))
     for count, depth, n in batch.prefill:
@@ -80,6 +80,7 @@ def layer_work(layer: SimpleNamespace, batch: Batch, tp: float) -> SimpleNamespa
     out.cache += batch.n_tokens * written
     out.cache *= fullest_share(layer.attn_kv_heads, tp)
     heads = padded_share(layer.attn_heads, layer.attn_min_heads, tp)
+    out.scores *= heads * layer.attn_heads
     out.decode_flops *= heads
     out.prefill_flops *= heads
     states = fullest_share(layer.state_heads, tp)
@@ -104,6 +105,7 @@ def _decode_one(layer: SimpleNamespace, tokens: float) -> dict[str, float]:
     return {
         "cache": windowed * layer.local_entry_bytes + attended * layer.entry_bytes,
         "index": entries * layer.index_entry_bytes,
+        "scores": in_window + in_stream,
         "decode_flops": layer.decode_flops_per_entry * (in_window + in_stream),
         "index_flops": layer.index_flops_per_entry * entries,
     }
@@ -125,6 +127,7 @@ def _prefill_flops(layer: SimpleNamespace, depth: float, n: int) -> dict[str, fl
     in_window = pairs(depth, n, layer.window_tokens) if layer.local_entry_bytes else 0.0
     in_stream = pairs(depth, n, layer.topk_entries * ratio) / ratio if layer.entry_bytes else 0.0
     return {
+        "scores": in_window + in_stream,
         "prefill_flops": layer.prefill_flops_per_pair * (in_window + in_stream),
         "index_flops": layer.index_flops_per_entry * pairs(depth, n, math.inf) / ratio,
     }
