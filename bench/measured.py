@@ -1,30 +1,24 @@
-"""Readers of published measurements: each row becomes a Case in Roofcast's terms, or is counted under a reason."""
+"""Published measurements as cases of `sim.estimate`, their forecasts, and the naive roofline to beat."""
 
 from __future__ import annotations
 
-import csv
-import functools
-import gzip
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import measured_names as names
 import numpy as np
-from measured_names import Unusable
 
 import sim
-from sim import catalog, formats, params, units
-from sim.engines import engines
+from sim import catalog, measure, units
+from sim.catalog.lookup import find
 from sim.errors import RoofcastError, why_reasons
+from sim.measure.checks import active_bytes, bandwidth_bytes_per_s
+from sim.params import count, is_moe
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "measurements"
-MEAN_OF_RANGE = {"exact": 1.0, "0.8-1.0": 0.9}  # mean length as a share of the nominal one
-SHORT_RUN_TOKENS = 128  # llama-bench's own default, where a row does not state its output
+SOURCES = {"decode_step_s": "local", "tpot_s": "silicon", "ttft_s": "silicon-ttft"}
 Row = dict[str, str]
-KV_NOTE = re.compile(r"(fp8) KV|KV (q8_0|q4_0)")
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class Case:
     @property
     def column(self) -> str:
         """The forecast to compare: local rows time decode alone, serving rows hold the prefill between its steps."""
-        return {"local": "decode_step_s", "silicon": "tpot_s", "silicon-ttft": "ttft_s"}[self.source]
+        return {source: column for column, source in SOURCES.items()}[self.source]
 
     @property
     def deployment(self) -> tuple:
@@ -73,17 +67,17 @@ class Reading:
 
 def read_local(path: Path = SHARED / "local.csv.gz") -> Reading:
     """Decode rows of local.csv.gz, any batch and tier."""
-    return _read(path, local_case, is_local_headline)
+    return _read(path, "decode_step_s", is_local_headline)
 
 
 def read_silicon(path: Path = SHARED / "silicon.csv.gz") -> Reading:
     """TPOT of every row of silicon.csv.gz."""
-    return _read(path, silicon_case, is_silicon_headline)
+    return _read(path, "tpot_s", is_silicon_headline)
 
 
 def read_silicon_ttft(path: Path = SHARED / "silicon.csv.gz") -> Reading:
     """TTFT of every row of silicon.csv.gz: of a run that offers all requests at once, and keeps some in flight."""
-    return _read(path, silicon_ttft_case, is_silicon_headline)
+    return _read(path, "ttft_s", is_silicon_headline)
 
 
 def is_local_headline(row: Row) -> bool:
@@ -93,88 +87,8 @@ def is_local_headline(row: Row) -> bool:
 
 def is_silicon_headline(row: Row) -> bool:
     """A dense model, or one that the catalogue does not know."""
-    try:
-        return not names.is_moe(names.model(row["model"]))
-    except Unusable:
-        return True
-
-
-def local_case(row: Row) -> Case:
-    """A decode row: depth + output/2 tokens of context on average; tokens/s of the batch -> s per token of a sequence.
-
-    llama.cpp over several devices splits by layer (pp); the other engines split tensors (tp). At depth 0 the first of
-    the output tokens stands for the prompt, which no forecast can do without.
-    """
-    if row["phase"] != "decode":
-        raise Unusable("not decode", row["phase"])
-    if "FLAG" in row["notes"]:
-        raise Unusable("flagged", row["set"])
-    model, machine = names.model(row["model"]), names.machine(row["hardware"], row["n_devices"])
-    runs, n_devices, batch = names.engine(row["engine"]), names.whole(row["n_devices"]), names.whole(row["batch"])
-    depth = row["context_depth"] or row["prompt_tokens"]
-    if not depth:
-        raise Unusable("context not stated", row["set"])
-    kv = KV_NOTE.search(row["notes"])
-    by_layer = engines()[runs].split == "layer"
-    return Case(
-        id=row["id"],
-        source="local",
-        tier=row["tier"],
-        hardware=names.several(n_devices, row["hardware"]),
-        model=model.id,
-        machine=machine,
-        engine=runs,
-        weights=names.weights(row["quant"], runs),
-        kv=(kv[1] or kv[2]) if kv else "16",
-        tp=1 if by_layer else n_devices,
-        pp=n_devices if by_layer else 1,
-        ep=1,
-        dp=1,
-        concurrency=batch,
-        prompt=max(1, names.whole(depth)),
-        output=names.whole(row["output_tokens"] or str(SHORT_RUN_TOKENS)) - (names.whole(depth) == 0),
-        measured_s=batch / float(row["tokens_per_s"]),
-        moe=names.is_moe(model),
-    )
-
-
-def silicon_case(row: Row) -> Case:
-    """A closed-loop serving row: lengths at the mean of their range, FP8 KV cache in TensorRT-LLM FP8 and FP4 runs."""
-    if row["label_suspect"] == "True":
-        raise Unusable("label suspect", row["model"])
-    model, runs = names.model(row["model"]), names.engine(row["engine"])
-    n_gpus, tp, dp = (names.whole(row[name]) for name in ("n_gpus", "tp", "attention_dp"))
-    ep, moe_tp = names.whole(row["ep"]), names.whole(row["moe_tp"])
-    moe = names.is_moe(model)
-    if tp * dp != n_gpus or (moe and ep * moe_tp != n_gpus):
-        raise Unusable("contradictory parallelism", f"{n_gpus} GPUs: tp {tp}, dp {dp}, ep {ep}, moe_tp {moe_tp}")
-    share = MEAN_OF_RANGE[row["length_range"]]
-    quantized_kv = runs == "trtllm" and row["precision"] in ("fp8", "fp4")
-    return Case(
-        id=row["id"],
-        source="silicon",
-        tier="A",
-        hardware=row["hardware"],
-        model=model.id,
-        machine=names.machine(row["hardware"], row["n_gpus"]),
-        engine=runs,
-        weights=names.silicon_weights(row, model),
-        kv="8" if quantized_kv else "16",
-        tp=tp,
-        pp=1,
-        ep=ep if moe else 1,
-        dp=dp,
-        concurrency=names.whole(row["concurrency"]),
-        prompt=round(share * float(row["isl"])),
-        output=round(share * float(row["osl"])),
-        measured_s=float(row["tpot_ms"]) * units.MILLI,
-        moe=moe,
-    )
-
-
-def silicon_ttft_case(row: Row) -> Case:
-    """The same row with its time to first token."""
-    return replace(silicon_case(row), source="silicon-ttft", measured_s=float(row["ttft_ms"]) * units.MILLI)
+    known = find(row["model"], catalog.models())
+    return known is None or not is_moe(known)
 
 
 def predict(cases: Sequence[Case]) -> tuple[np.ndarray, Counter[str]]:
@@ -205,7 +119,7 @@ def naive_roofline(cases: Sequence[Case]) -> np.ndarray:
     token, and 2 FLOPs a parameter and prompt token at the 16-bit peak for the first.
     """
     first = [c.source == "silicon-ttft" for c in cases]
-    token = np.array([_active_bytes(c.model, c.weights) / (c.tp * _bandwidth(c.machine)) for c in cases])
+    token = np.array([active_bytes(c.model, c.weights) / (c.tp * bandwidth_bytes_per_s(c.machine)) for c in cases])
     prompt = np.array([2.0 * c.prompt * _active(c.model) / (c.tp * _peak(c.machine)) for c in cases])
     return np.where(first, prompt, token)
 
@@ -219,42 +133,31 @@ def _estimate(cases: Sequence[Case]) -> sim.Result:
     )  # fmt: skip
 
 
-@functools.cache
-def _active_bytes(model: str, weights: str) -> float:
-    row = catalog.model(model)
-    plan, counts = formats.weight_plan(row, weights), params.count(row)
-    body = counts.attention_total + counts.dense_ffn + counts.shared_expert
-    routed = counts.n_moe_layers * counts.n_experts_per_token * counts.routed_expert
-    roles = [(body, plan.other), (routed, plan.routed), (counts.head_streamed, plan.head)]
-    return sum(formats.bytes_of(n, stored) for n, stored in roles)
-
-
-@functools.cache
 def _active(model: str) -> int:
-    return params.count(catalog.model(model)).active
+    return count(catalog.model(model)).active
 
 
-@functools.cache
 def _peak(machine: str) -> float:
     return catalog.machine(machine).device.peak_tflops["fp16"] * units.TERA
 
 
-@functools.cache
-def _bandwidth(machine: str) -> float:
-    return catalog.machine(machine).device.bandwidth_gb_per_s * units.GB
-
-
-def _read(path: Path, to_case: Callable[[Row], Case], is_headline: Callable[[Row], bool]) -> Reading:
+def _read(path: Path, quantity: str, is_headline: Callable[[Row], bool]) -> Reading:
+    found = measure.read([path])
     reading = Reading([], Counter(), Counter())
-    for row in _rows(path):
-        try:
-            reading.cases.append(to_case(row))
-        except Unusable as why:
-            reading.unusable[(why.reason, why.detail)] += 1
-            reading.headline_unusable[why.reason] += is_headline(row)
+    for m in found.measurements:
+        if m.quantity == quantity:
+            reading.cases.append(_case(m))
+        elif m.source.startswith("local"):
+            reading.unusable[("not decode", m.columns["phase"])] += 1
+    for row in found.unused:
+        reading.unusable[(row.reason, row.detail)] += 1
+        reading.headline_unusable[row.reason] += is_headline(row.columns)
     return reading
 
 
-def _rows(path: Path) -> Iterable[Row]:
-    with gzip.open(path, "rt", encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+def _case(m: measure.Measurement) -> Case:
+    return Case(
+        id=m.id, source=SOURCES[m.quantity], tier=m.tier, hardware=m.machine, model=m.model, machine=m.machine,
+        engine=m.engine, weights=m.weights, kv=m.kv, tp=m.tp, pp=m.pp, ep=m.ep, dp=m.dp, concurrency=m.concurrency,
+        prompt=round(m.prompt), output=round(m.output), measured_s=m.value, moe=m.moe,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 GB = 1e9
 GIB = 2.0**30
+MIB = 2.0**20
 TERA = 1e12
 MICRO = 1e-6
 MILLI = 1e-3

@@ -1,0 +1,139 @@
+"""Rows that cannot all be true: faster than memory allows, the same row twice, rows that contradict each other."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+
+from sim import catalog, formats, params, units
+from sim.errors import clipped, sentence, shown
+from sim.measure.rows import Measurement, Reading, Unused
+
+CONTRADICTION = 2.0  # ratio of two figures of one configuration and load, beyond which one of them is a mistake
+# Columns of tables that say how a row came out, or where it is from, not what was run.
+OUTCOMES = frozenset({
+    "id", "value", "tokens_per_s", "stddev", "ttft_ms", "tpot_ms", "queued", "source_url", "source_title", "accessed",
+    "avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "test_time", "t/s",
+    "S_PP t/s", "S_TG t/s", "S t/s", "T_PP s", "T_TG s", "T s", "speed_pp", "speed_tg", "speed", "t_pp", "t_tg", "t",
+})  # fmt: skip
+
+
+def without_impossible(reading: Reading) -> Reading:
+    """The reading less what no memory could do, duplicates, and the later of two contradictory rows."""
+    dropped: dict[int, tuple[str, str, str]] = {}
+    first: dict[tuple, Measurement] = {}
+    for index, found in enumerate(reading.measurements):
+        if impossible := _too_fast(found):
+            dropped[index] = impossible
+            continue
+        key = _what_ran(found)
+        earlier = first.setdefault(key, found)
+        if earlier is found or (earlier.file, earlier.line) == (found.file, found.line):
+            continue
+        if clash := _clash(earlier, found):
+            dropped[index] = clash
+    return _without(reading, dropped)
+
+
+def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Reading:
+    """A row is unused once all its figures are dropped; a problem is told once a row."""
+    kept = [m for index, m in enumerate(reading.measurements) if index not in dropped]
+    lines = {(m.file, m.line) for m in kept}
+    unused, problems = list(reading.unused), list(reading.problems)
+    told: set[tuple[str, int]] = set()
+    for index, (reason, what, hint) in dropped.items():
+        m = reading.measurements[index]
+        if (m.file, m.line) in told:
+            continue
+        told.add((m.file, m.line))
+        problems.append(sentence(what, f"{clipped(m.file)}:{m.line}", hint))
+        if (m.file, m.line) not in lines:
+            unused.append(Unused(m.file, m.line, m.columns, reason, what))
+    return Reading(kept, unused, problems)
+
+
+def _too_fast(found: Measurement) -> tuple[str, str, str] | None:
+    n_devices = found.tp * found.pp * found.dp
+    reading_s = active_bytes(found.model, found.weights) / (bandwidth_bytes_per_s(found.machine) * n_devices)
+    counting_s = _prompt_tokens(found) * token_flops(found.model) / (peak_flops_per_s(found.machine) * n_devices)
+    step_s = _step_s(found)
+    if step_s >= max(reading_s, counting_s):
+        return None
+    limit, least_s = ("memory", reading_s) if step_s < reading_s else ("compute", counting_s)
+    what = (
+        f"{found.measured_column} {shown(found.in_file_unit(found.value))} is faster than {limit} allows: "
+        f"{step_s:.3g} s where {'reading the active weights once' if limit == 'memory' else 'its multiplications'} "
+        f"takes {least_s:.3g} s at peak"
+    )
+    hints = {
+        "memory": "check the unit (ms or s, per GPU or in all), the format and the devices",
+        "compute": "check the unit and the prompt's length; a cached prompt is no prefill",
+    }
+    return f"faster than {limit} allows", what, hints[limit]
+
+
+def _step_s(found: Measurement) -> float:
+    """Seconds for each time that the weights must be read at least once."""
+    if found.quantity == "e2e_s":
+        return found.value / max(found.output, 1.0)
+    if found.quantity == "output_tokens_per_s":
+        return found.concurrency / found.value
+    if found.quantity == "total_tokens_per_s":
+        return found.concurrency * (found.prompt + found.output) / found.output / found.value
+    return found.value
+
+
+def _prompt_tokens(found: Measurement) -> float:
+    """Prompt tokens that must be multiplied within `_step_s`."""
+    prompts = {"prefill_s": found.concurrency, "ttft_s": 1}.get(found.quantity, 0)
+    return prompts * found.prompt
+
+
+@functools.cache
+def active_bytes(model: str, weights: str) -> float:
+    """Bytes of the weights that one token reads: all but embeddings and the experts it is not routed to."""
+    row = catalog.model(model)
+    plan, counts = formats.weight_plan(row, weights), params.count(row)
+    body = counts.attention_total + counts.dense_ffn + counts.shared_expert
+    routed = counts.n_moe_layers * counts.n_experts_per_token * counts.routed_expert
+    roles = [(body, plan.other), (routed, plan.routed), (counts.head_streamed, plan.head)]
+    return sum(formats.bytes_of(n, stored) for n, stored in roles)
+
+
+@functools.cache
+def token_flops(model: str) -> float:
+    """FLOPs of the matrices that every prompt token multiplies; the output head serves the last token alone."""
+    counts = params.count(catalog.model(model))
+    return 2.0 * (counts.active - counts.head_streamed)
+
+
+@functools.cache
+def peak_flops_per_s(machine: str) -> float:
+    """FLOP/s of the fastest unit of one of the machine's devices, whatever the format."""
+    return max(catalog.machine(machine).device.peak_tflops.values()) * units.TERA
+
+
+@functools.cache
+def bandwidth_bytes_per_s(machine: str) -> float:
+    """Memory bandwidth of one of the machine's devices."""
+    return catalog.machine(machine).device.bandwidth_gb_per_s * units.GB
+
+
+def _what_ran(found: Measurement) -> tuple:
+    """Everything that two rows must share to be the same measurement: configuration, load, and other conditions."""
+    load = (found.concurrency, found.prompt, found.output, found.depth, found.n_requests, *found.limits.items())
+    conditions: Iterable = ()
+    if found.source.split(":")[0] in ("silicon", "serving", "local", "llama-bench", "llama-batched-bench"):
+        conditions = (cell for cell in found.columns.items() if cell[0] not in OUTCOMES)
+    return (*found.group(), found.replicas, found.source, found.quantity, found.stat, *load, *conditions)
+
+
+def _clash(earlier: Measurement, found: Measurement) -> tuple[str, str, str] | None:
+    place = f"line {earlier.line}" if earlier.file == found.file else f"{clipped(earlier.file)}:{earlier.line}"
+    here, there = (shown(m.in_file_unit(m.value)) for m in (found, earlier))
+    if found.value == earlier.value:
+        return "duplicate", f"the same configuration, load and {found.measured_column} as in {place}", "remove one"
+    if max(found.value, earlier.value) > CONTRADICTION * min(found.value, earlier.value):
+        what = f"{found.measured_column} {here} contradicts the {there} of {place}, of the same configuration and load"
+        return "contradictory", what, f"check both; {place} is used"
+    return None
