@@ -20,6 +20,7 @@ from sim.lower import NO_LIMIT, lower_device, lower_engine, lower_model
 from sim.money import device_rate, purchase_usd
 from sim.params import is_moe
 from sim.point import Point
+from sim.profiles import Profile, kind_of
 from sim.request import model_note, named
 from sim.schema import ModelRow
 
@@ -69,6 +70,7 @@ class Candidates:
     prices: list[float] = field(default_factory=list)
     refused: Counter = field(default_factory=Counter)
     workload: Limits | None = None
+    profile: Profile | None = None
     notes: tuple[str, ...] = ()
     lowered: dict[tuple[str, str, str], int] = field(default_factory=dict)
     layouts: dict[tuple, list[Parallel]] = field(default_factory=dict)
@@ -106,9 +108,10 @@ def gather(
     named_engines: Sequence[str] | None,
     kv: str | None,
     floor: str,
+    profile: Profile | None = None,
 ) -> Candidates:
     """Every model, machine, engine, format and layout worth scoring; what cannot be built is counted as refused."""
-    found = Candidates(kv=kv_format(kv), floor=catalog.fmt(floor).id, workload=workload)
+    found = Candidates(kv=kv_format(kv), floor=catalog.fmt(floor).id, workload=workload, profile=profile)
     rows = named(*(partial(catalog.model, name) for name in models)) if models else current_models()
     runs = named(*(partial(engine, name) for name in named_engines or DEFAULT_ENGINES))
     groups = group_machines(hardware)
@@ -152,11 +155,14 @@ def _add_engine(
     found: Candidates, rows: list[ModelRow], name: str, machines: list[Machine], run: EngineRow, on_hand: bool
 ) -> None:
     """All models and formats of one engine on the counts of one device."""
-    engine_index = len(found.engines)
-    found.engines.append(lower_engine(run, machines[0]))
+    engine_index: dict[str, int] = {}
     first_device = len(found.devices)
     found.devices += [lower_device(machine, run) for machine in machines]
     for row in rows:
+        kind = kind_of(row) if found.profile else ""
+        if kind not in engine_index:
+            engine_index[kind] = len(found.engines)
+            found.engines.append(lower_engine(run, machines[0], found.profile, kind))
         for weights in FORMATS[run.id]:
             reason = _refusal(found, row, weights, run)
             if reason:
@@ -164,7 +170,7 @@ def _add_engine(
                 continue
             model_index = _model_index(found, row, weights, run)
             for offset, machine in enumerate(machines):
-                at = (model_index, first_device + offset, engine_index)
+                at = (model_index, first_device + offset, engine_index[kind])
                 _add_layouts(found, row, weights, name, machine, run, at, on_hand)
 
 

@@ -12,14 +12,13 @@ from math import prod
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from sim import catalog
 from sim.durations import seconds
 from sim.engines import engine
 from sim.errors import clipped
 from sim.formats import kv_format
-from sim.toml_errors import Problems, read_toml
+from sim.toml_errors import Problems, contradict, read_toml
 
 
 def _seconds(value: Any) -> Any:
@@ -36,12 +35,6 @@ def _printable(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise ValueError("expected one line of text that is not empty")
     return value
-
-
-def _contradiction(problems: dict[str, str]) -> None:
-    """Raise what a table's keys say against each other: key -> sentence."""
-    if problems:
-        raise PydanticCustomError("contradiction", "contradiction", {"problems": problems})
 
 
 Count = Annotated[int, Field(gt=0, le=10**9)]
@@ -87,7 +80,7 @@ class Workload(Table):
             problems["concurrency"] = "required key is missing (or users in its place)"
         if any(low >= high for low, high in pairwise(self.concurrency or ())):
             problems["concurrency"] = "levels must increase, such as [1, 8, 32]"
-        _contradiction(problems)
+        contradict(problems)
         return self
 
     @property
@@ -152,7 +145,7 @@ class Deployment(Table):
         wrong = self.gpus % needed if len(known) < len(given) else self.gpus - needed
         terms = " x ".join(f"{name} {count}" for name, count in known.items())
         must = "must be a multiple of" if len(known) < len(given) else "must equal"
-        _contradiction({"gpus": f"{self.gpus} {must} {terms} = {needed}"} if wrong else {})
+        contradict({"gpus": f"{self.gpus} {must} {terms} = {needed}"} if wrong else {})
         return self
 
 
@@ -168,7 +161,10 @@ class Recommend(Table):
 
 
 class Scenario(Table):
-    """A scenario file. `defaults` of the file are already merged into `deployments`."""
+    """A scenario file. `defaults` of the file are already merged into `deployments`.
+
+    `profile` (a path from the scenario's folder, or "none") and `interval` are as in `sim.estimate`.
+    """
 
     name: Text
     description: str = ""
@@ -176,13 +172,15 @@ class Scenario(Table):
     objectives: Objectives = Objectives()
     deployments: Annotated[tuple[Deployment, ...], Field(min_length=1, strict=False, alias="deployment")]
     recommend: Recommend | None = None
+    profile: Text | None = None
+    interval: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Scenario:
         labels = [deployment.label for deployment in self.deployments]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         quoted = " and ".join(f'"{label}"' for label in twice)
-        _contradiction({"deployment": f"more than one is labelled {quoted}: give each its own label"} if twice else {})
+        contradict({"deployment": f"more than one is labelled {quoted}: give each its own label"} if twice else {})
         return self
 
 

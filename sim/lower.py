@@ -13,6 +13,8 @@ from sim.engines import EngineRow, efficiency, limits
 from sim.errors import RoofcastError, sentence
 from sim.formats import LOCAL_BITS, WeightPlan, bytes_of, kv_bytes_per_element
 from sim.params import ParamCounts, count
+from sim.profiles import Profile
+from sim.profiles.shifts import drawn, shifted
 from sim.schema import GluFfn, ModelRow, MoeFfn
 from sim.slots import Slot, slot
 
@@ -188,9 +190,22 @@ def _unit_rate(kernel: str, engine: EngineRow, peak: dict[str, float]) -> float:
     return peak[units_there[0]] if units_there else peak["fp16"]
 
 
-def lower_engine(row: EngineRow, machine: Machine) -> Engine:
-    """An engine on a device: rules, default limits, efficiencies and fixed times."""
+def lower_engine(row: EngineRow, machine: Machine, profile: Profile | None = None, kind: str = "") -> Engine:
+    """An engine on a device: rules, default limits, efficiencies and fixed times, shifted as the profile says.
+
+    kind: of the model that it runs, as sim.profiles.kind_of has it; only a profile asks for it.
+    """
     merged, _ = efficiency(row.id, machine.device)
+    return _engine(row, machine, shifted(merged, profile, row.id, machine.device, kind))
+
+
+def drawn_engines(row: EngineRow, machine: Machine, profile: Profile, kind: str, n_draws: int) -> list[Engine]:
+    """Engines that the profile holds possible, about the one that `lower_engine` gives."""
+    merged, _ = efficiency(row.id, machine.device)
+    return [_engine(row, machine, one) for one in drawn(merged, profile, row.id, machine.device, kind, n_draws)]
+
+
+def _engine(row: EngineRow, machine: Machine, merged: dict) -> Engine:
     default = limits(row, machine.device)
     residency = merged.pop("residency_ms_per_gb") * units.MILLI / units.GB
     values = {n: [v[k] for k in WEIGHT_KERNELS] if isinstance(v, dict) else v for n, v in merged.items()}

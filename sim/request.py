@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sim import catalog, units
+from sim import catalog, profiles, units
 from sim.bounds import MOST_DEVICES
 from sim.catalog import Machine
 from sim.engines import EngineRow, check_runs_on, engine, engines, limits
@@ -38,6 +38,7 @@ class Request:
     rate: Rate
     shape: tuple[int, ...]
     numbers: dict[str, np.ndarray]  # flat, int64 or float64
+    profile: profiles.Profile | None
     setup: Setup
     points: Point
     notes: tuple[str, ...]
@@ -51,10 +52,12 @@ def build(
     weights: str,
     kv: str | None,
     pay: str | None = None,
+    profile: profiles.Source = None,
     **numbers: Any,
 ) -> Request:
     """Resolves the names, checks and broadcasts the numbers (see sim.estimate), and lowers them."""
-    row, machine = named(lambda: catalog.model(model), lambda: catalog.machine(hardware))
+    look_ups = (lambda: catalog.model(model), lambda: catalog.machine(hardware), lambda: profiles.named(profile))
+    row, machine, calibrated = named(*look_ups)
     plan = weight_plan(row, weights)
     runs = choose_engine(engine, machine, plan, row)
     given, shape = broadcast({n: value for n, value in numbers.items() if value is not None or n in REQUIRED})
@@ -65,10 +68,11 @@ def build(
     check_context(given)
     kv_name = kv_format(kv)
     rate = device_rate(machine, pay)
-    setup = Setup(lower_model(row, plan, kv_name, runs), lower_device(machine, runs), lower_engine(runs, machine))
+    lowered = lower_engine(runs, machine, calibrated, profiles.kind_of(row))
+    setup = Setup(lower_model(row, plan, kv_name, runs), lower_device(machine, runs), lowered)
     points = to_points(given, runs, machine, row, rate)
     notes = tuple(n for n in (*machine.notes, model_note(row), rate.note) if n)
-    return Request(row, machine, runs, plan, kv_name, rate, shape, given, setup, points, notes)
+    return Request(row, machine, runs, plan, kv_name, rate, shape, given, calibrated, setup, points, notes)
 
 
 def named(*look_ups: Callable[[], Any]) -> list[Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from pydantic import BaseModel
+from pydantic_core import PydanticCustomError
 
 from sim.errors import RoofcastError, clipped, did_you_mean, sentence, shown
 
@@ -29,6 +30,7 @@ EXPECTED = {
     "finite_number": "expected a finite number",
     "greater_than": "expected more than {gt:g}",
     "greater_than_equal": "expected at least {ge:g}",
+    "less_than": "expected less than {lt:g}",
     "less_than_equal": "expected at most {le:g}",
     "string_too_long": "expected at most {max_length} characters",
     "value_error": "{error}",
@@ -37,6 +39,12 @@ WITHOUT_VALUE = ("missing", "extra_forbidden", "too_short", "too_long", "value_e
 
 Place = tuple[str | int, ...]
 Tables = Mapping[str, type[BaseModel]]
+
+
+def contradict(problems: dict[str, str]) -> None:
+    """Raise, in a validator, what a table's keys say against each other: key -> sentence."""
+    if problems:
+        raise PydanticCustomError("contradiction", "contradiction", {"problems": problems})
 
 
 def read_toml(path: str | os.PathLike[str], tables: Tables) -> tuple[dict[str, Any], Problems]:
@@ -101,6 +109,11 @@ class Problems:
             return
         if kind == "too_short" and error["input"]:
             return  # pydantic counts only valid entries, and the others are reported themselves
+        if place[-1:] == ("[key]",):
+            known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            hint = did_you_mean(str(place[-2]), known) or f"known are {', '.join(known)}"
+            self.add(place[:-1], EXPECTED["extra_forbidden"], hint)
+            return
         what = EXPECTED.get(kind, error["msg"]).format(**context)
         if kind not in WITHOUT_VALUE:
             what += f", got {_shown(error['input'])}"
@@ -178,15 +191,15 @@ class Problems:
 
 
 def _lines(text: str) -> dict[tuple[str, int, str], int]:
-    """(table, entry, key) -> line, for keys written one a line; key "" is the table's header."""
+    """(table, entry, key) -> line, for keys written one a line and for [table.key]; key "" is the table's header."""
     lines: dict[tuple[str, int, str], int] = {}
     seen: Counter[str] = Counter()
     table = ""
     for number, line in enumerate(text.splitlines(), start=1):
-        if header := re.match(r"\s*\[\[?\s*([\w-]+)\s*\]", line):
+        if header := re.match(r"\s*\[\[?\s*([\w-]+)(?:\.([\w-]+))?\s*\]", line):
             table = header[1]
-            seen[table] += 1
-            lines.setdefault((table, seen[table] - 1, ""), number)
+            seen[table] += header[2] is None
+            lines.setdefault((table, max(seen[table] - 1, 0), header[2] or ""), number)
         elif key := re.match(r'\s*"?([\w-]+)"?\s*=', line):
             lines.setdefault((table, max(seen[table] - 1, 0), key[1]), number)
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sim.commands.parsing import Parser, amount, count, counts, fraction, positive_fraction
+from sim.commands.parsing import Parser, amount, count, counts, fraction, level, positive_fraction
 
 SWEPT = ("prompt", "output", "context", "concurrency")
 
@@ -54,6 +54,14 @@ def add_load(parser: Parser) -> None:
     group.add_argument("--context", type=counts, metavar="LIST", help="tokens that must fit (default: prompt + output)")
     group.add_argument("--pay", metavar="HOW", help="rent, or buy over 4 years plus electricity (default: by device)")
     group.add_argument("--price", type=amount, metavar="USD", help="per GPU-hour (default: the catalogue's)")
+
+
+def add_profile(group: argparse._ActionsContainer, interval: bool = False) -> None:
+    """Declare the profile that forecasts rest on, and the interval about them where it can be had."""
+    what = "calibrated profile, or none: the catalogue's figures as they are"
+    group.add_argument("--profile", metavar="PATH|none", help=what)
+    if interval:
+        group.add_argument("--interval", type=level, metavar="LEVEL", help="show where that share lies: 0.8")
 
 
 def grid_axes(args: argparse.Namespace) -> dict[str, Any]:

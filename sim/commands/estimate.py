@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sim.commands.deployment import add_engine, add_layout, add_load, add_subject, grid_axes
+from sim.commands.deployment import add_engine, add_layout, add_load, add_profile, add_subject, grid_axes
 from sim.commands.output import add_format, add_plot, check_pictures, document, emit, print_notes
 from sim.commands.parsing import Parser, call_arguments
 from sim.errors import RoofcastError, sentence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _KEYWORDS = {name: name for name in (
     "gpus", "tp", "pp", "ep", "dp", "replicas", "weights", "kv", "engine", "price", "pay", "kv_blocks", "gpu_layers",
-    "cpu_moe_frac", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization",
+    "cpu_moe_frac", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization", "profile", "interval",
 )}  # fmt: skip
 _LAYOUT = {
     "n_gpus": "{} devices",
@@ -35,6 +35,7 @@ def configure(parser: Parser) -> None:
     add_load(parser)
     add_layout(parser)
     add_engine(parser)
+    add_profile(parser.add_argument_group("calibration"), interval=True)
     group = parser.add_argument_group("output")
     add_format(group)
     add_plot(group)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from sim.commands.deployment import add_profile
 from sim.commands.output import add_format, emit, print_notes
 from sim.commands.parsing import Parser
 from sim.errors import RoofcastError, sentence
@@ -13,6 +14,7 @@ from sim.files import check_writable
 
 def configure(parser: Parser) -> None:
     """Declare the arguments."""
+    add_profile(parser)
     add_format(parser)
     parser.add_argument("--write", metavar="FILE.md", help="also write all verdicts as Markdown")
     parser.add_argument("--check", metavar="FILE.md", help="exit with 1 if FILE.md is not what --write would write")
@@ -27,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
     from sim import guide
     from sim.report.verdict import guide_view
 
-    result = guide.check()
+    result = guide.check(args.profile)
     emit(args, result, lambda: guide_view(result))
     if args.write is not None:
         _write(args.write, guide.markdown(result))

@@ -117,6 +117,13 @@ def positive_fraction(text: str) -> float | Bad:
     return value if value != 0 else Bad(f"expected a fraction above 0, as in 0.9, got '{clipped(text)}'")
 
 
+def level(text: str) -> float | Bad:
+    """Reads the share of measurements that an interval is to hold, above 0 and below 1."""
+    value = fraction(text)
+    inside = not isinstance(value, Bad) and 0 < value < 1
+    return value if inside else Bad(f"expected a level between 0 and 1, as in 0.8, got '{clipped(text)}'")
+
+
 def seconds(text: str) -> float | Bad:
     """Reads a duration with its unit: 200ms, 2s, 50us."""
     value = durations.seconds(text)

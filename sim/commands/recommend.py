@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from sim.commands.deployment import add_profile
 from sim.commands.output import add_format, emit
 from sim.commands.parsing import Parser, amount, call_arguments, count, names, seconds
 
@@ -21,6 +22,7 @@ _KEYWORDS = {
     "engines": "engines",
     "precision_floor": "precision_floor",
     "top": "top",
+    "profile": "profile",
 }
 
 
@@ -42,6 +44,7 @@ def configure(parser: Parser) -> None:
     among.add_argument("--models", type=names, metavar="LIST", help="models to choose from")
     among.add_argument("--engines", type=names, metavar="LIST", help="engines to choose from")
     parser.add_argument("--top", type=count(), metavar="N", help="deployments to print (default: 10)")
+    add_profile(parser)
     add_format(parser)
     parser.epilog = "example: roofcast recommend --users 20 --prompt 4k --output 300 --ttft 2s --tpot 50ms"
 

@@ -7,8 +7,9 @@ import csv
 import sys
 from typing import TYPE_CHECKING, Any
 
+from sim.commands.deployment import add_profile
 from sim.commands.output import add_format, add_plot, check_pictures, document, print_json, print_notes, print_view
-from sim.commands.parsing import Parser
+from sim.commands.parsing import Parser, call_arguments
 
 if TYPE_CHECKING:
     from sim.verbs.run import ScenarioResult
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 def configure(parser: Parser) -> None:
     """Declare the arguments."""
     parser.add_argument("scenario", metavar="SCENARIO.toml", help="as in the folder scenarios")
+    add_profile(parser, interval=True)
     add_format(parser)
     add_plot(parser)
     parser.epilog = "example: roofcast run scenarios/small-team-rag.toml --plot rag.png"
@@ -27,7 +29,7 @@ def execute(args: argparse.Namespace) -> int:
     check_pictures(args.plot)
     import sim
 
-    answer = sim.run(args.scenario)
+    answer = sim.run(args.scenario, **call_arguments(args, {"profile": "profile", "interval": "interval"}))
     if args.format == "json":
         print_json(_document(answer))
     elif args.format == "csv":

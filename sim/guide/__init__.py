@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from sim.profiles import Source
     from sim.results import Result
 
 
-def check() -> Result:
+def check(profile: Source = None) -> Result:
     """Every claim of the sizing guide with the computed figure, the verdict, and the condition or what it would take.
 
     Columns: id, line (of the guide), section, claim, claimed, computed, verdict, condition.
+    profile: as in sim.estimate.
     """
     from sim.guide.compute import every_claim
 
-    return every_claim()
+    return every_claim(profile)
 
 
 def markdown(result: Result) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from sim import catalog
+from sim import catalog, profiles
 from sim.guide import fitting, memory, speed
 from sim.guide.claims import Claim, sections
-from sim.guide.forecast import nearest_model, short_name
+from sim.guide.forecast import nearest_model, resting_on, short_name
 from sim.guide.patterns import patterns
 from sim.guide.verdict import Finding, Verdict
 from sim.guide.wording import claimed, statement
@@ -47,16 +47,18 @@ PROVENANCE = (
 )
 
 
-def every_claim() -> Result:
+def every_claim(profile: profiles.Source = None) -> Result:
     """Every claim with its figure, verdict and condition, one row a claim; `details["patterns"]` has the curves.
 
     Computed on the CPU, so that the last digit is the same with and without a GPU.
     """
-    with jax.default_device(jax.devices("cpu")[0]):
+    calibrated = profiles.named(profile)
+    with jax.default_device(jax.devices("cpu")[0]), resting_on(profile):
         rows = [_row(claim, found(claim)) for section in sections() for claim in section.claims]
         curves = patterns()
+    notes = (*PROVENANCE, profiles.provenance(calibrated))
     columns = {name: np.asarray(values) for name, values in zip(COLUMNS, zip(*rows, strict=True), strict=True)}
-    return Result(columns, dict.fromkeys(COLUMNS, ""), PROVENANCE, {"patterns": curves})
+    return Result(columns, dict.fromkeys(COLUMNS, ""), notes, {"patterns": curves})
 
 
 def found(claim: Claim) -> Finding:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +15,7 @@ from sim import catalog
 from sim.formats import weight_bytes, weight_plan
 from sim.guide.claims import Claim
 from sim.params import count
+from sim.profiles import Source
 from sim.results import Result
 from sim.schema import DeviceRow, ModelRow
 from sim.verbs.estimate import estimate
@@ -71,7 +75,19 @@ def other(claim: Claim) -> Subject:
     )
 
 
-@functools.cache
+_PROFILE: ContextVar[Source] = ContextVar("profile", default=None)
+
+
+@contextmanager
+def resting_on(profile: Source) -> Iterator[None]:
+    """Forecasts within rest on this profile."""
+    before = _PROFILE.set(profile)
+    try:
+        yield
+    finally:
+        _PROFILE.reset(before)
+
+
 def forecast(
     what: Subject,
     users: tuple[int, ...] = (1,),
@@ -82,6 +98,17 @@ def forecast(
 
     Users are padded to one length, so that the kernels are compiled for that length only.
     """
+    return _forecast(what, users, gpu_layers, gpu_memory_utilization, _PROFILE.get())
+
+
+@functools.cache
+def _forecast(
+    what: Subject,
+    users: tuple[int, ...],
+    gpu_layers: tuple[int, ...] | None,
+    gpu_memory_utilization: float | None,
+    profile: Source,
+) -> Result:
     padded = users + users[-1:] * (LENGTH - len(users)) if gpu_layers is None else users
     result = estimate(
         what.model,
@@ -94,6 +121,7 @@ def forecast(
         concurrency=np.asarray(padded),
         gpu_layers=None if gpu_layers is None else np.asarray(gpu_layers),
         gpu_memory_utilization=gpu_memory_utilization,
+        profile=profile,
     )
     n = max(len(users), len(gpu_layers or ()))
     return Result({name: column[:n] for name, column in result.columns.items()}, result.units, result.provenance)

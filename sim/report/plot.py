@@ -22,7 +22,8 @@ _SPLIT_BY = {"prompt_tokens": "prompt", "output_tokens": "output", "context_toke
 def throughput_plot(results: Mapping[str, Result], path: str | os.PathLike[str], title: str = "") -> None:
     """Draw tokens/s (in total, per user) and $/Mtok against concurrency; one color per label, loads that fit only.
 
-    A hollow marker says that memory holds fewer sequences than are asked for, so that requests wait.
+    A hollow marker says that memory holds fewer sequences than are asked for, so that requests wait; a band is the
+    interval, where the results have one.
     """
     file = check_file(path)
     with styled():
@@ -66,6 +67,11 @@ def _curve(axes: Axes, rows: Sequence[dict[str, Any]], column: str, color: str, 
     if not points:
         return
     axes.plot([x for x, _, _ in points], [y for _, y, _ in points], line, color=color, linewidth=1.8)
+    low, high = (column.replace("_tokens_per_s", f"_{end}_tokens_per_s") for end in ("low", "high"))
+    if low != column and low in rows[0]:
+        levels = [row["concurrency"] for row in rows]
+        ends = [row[low] for row in rows], [row[high] for row in rows]
+        axes.fill_between(levels, *ends, color=color, alpha=0.15, linewidth=0)
     for hollow, face in ((False, color), (True, "white")):
         kept = [(x, y) for x, y, waits in points if waits == hollow]
         axes.plot([x for x, _ in kept], [y for _, y in kept], marker, color=color, markerfacecolor=face, markersize=5.5)

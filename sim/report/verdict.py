@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sim import errors
-from sim.report.number import show
+from sim.report.number import ABSENT, show
 from sim.report.table import SETTING, SPEED, Column, grid, pairs, varying
 from sim.results import Result
 
@@ -38,6 +38,13 @@ _FITS = (
     Column("free_bytes", "left"),
     Column("max_context_tokens", "longest\ncontext", unit_in_heading=True),
     Column("max_sequences", "most se-\nquences"),
+)
+_INTERVALS = (
+    ("ttft_low_s", "ttft_high_s", "TTFT"),
+    ("tpot_low_s", "tpot_high_s", "TPOT"),
+    ("e2e_low_s", "e2e_high_s", "whole answer"),
+    ("user_low_tokens_per_s", "user_high_tokens_per_s", "tok/s/user"),
+    ("output_low_tokens_per_s", "output_high_tokens_per_s", "tok/s"),
 )
 _RANKING = (
     Column("model", "model"),
@@ -93,14 +100,34 @@ def verdict_line(result: Result) -> Text:
 
 
 def load_table(result: Result, title: str = "") -> RenderableType:
-    """One row per load: what varies, then TTFT, TPOT, tokens/s, bound, $/Mtok and J/token."""
-    columns = [column for column in varying(result, SETTING) if not _implied(result, column.name)]
-    columns.append(Column("concurrency", "concur-\nrency"))
+    """One row per load: what varies, then TTFT, TPOT, tokens/s, bound, $/Mtok and J/token; then their intervals."""
+    loads = [column for column in varying(result, SETTING) if not _implied(result, column.name)]
+    loads.append(Column("concurrency", "concur-\nrency"))
+    columns = list(loads)
     if "running_sequences" in result and (result["running_sequences"] < result["concurrency"]).any():
         columns.append(Column("running_sequences", "running"))
     columns += [column for column in SPEED if column.name in result]
     rows = [row if row["fits"] else row | {"bound": "does not fit"} for row in result.rows()]
-    return grid(columns, rows, title)
+    table = grid(columns, rows, title)
+    return Group(table, interval_table(result, loads)) if "interval" in result.details else table
+
+
+def interval_table(result: Result, loads: Sequence[Column]) -> RenderableType:
+    """One row per load: from where to where the share of measurements lies that was asked for."""
+    columns = [Column(heading, heading) for _, _, heading in _INTERVALS]
+    rows = [
+        row | {heading: _span(low, row[low], row[high]) for low, high, heading in _INTERVALS} for row in result.rows()
+    ]
+    return grid([*loads, *columns], rows, f"\n{100 * result.details['interval']:g} % interval")
+
+
+def _span(name: str, low: float | None, high: float | None) -> str:
+    """`9.8 to 12.9 ms`, or with both units where they differ."""
+    if low is None or high is None:
+        return ABSENT
+    first, last = show(name, low), show(name, high)
+    same = first.rpartition(" ")[2] == last.rpartition(" ")[2]
+    return f"{first.rpartition(' ')[0] if same else first} to {last}"
 
 
 def _implied(result: Result, name: str) -> bool:

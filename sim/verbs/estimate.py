@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from kernels.types import OPERATIONS
-from sim import errors, units
+from sim import errors, profiles, units
 from sim.engines import efficiency
+from sim.intervals import BOUNDED, bounds, check_level, end
 from sim.point import Answer, evaluate
 from sim.request import Request, build
 from sim.results import Result
@@ -57,6 +58,8 @@ def estimate(
     max_num_seqs: Number = None,
     gpu_memory_utilization: Number = None,
     kv_blocks: Number = None,
+    profile: profiles.Source = None,
+    interval: float | None = None,
 ) -> Result:
     """Forecasts closed-loop serving of `concurrency` users of `model` on `hardware`.
 
@@ -69,21 +72,36 @@ def estimate(
     fits, times are NaN and `why` says why. details["operations"] holds the operation
     groups of a decode and a prefill step, for the first element that fits.
 
+    profile: the file of a calibrated profile (default: the shipped one; "none": the catalogue's efficiencies as they
+    are). interval: a level such as 0.8; adds columns `tpot_low_s`, `tpot_high_s` and so on, between which that share
+    of measurements lies, for the latencies and for the tokens per second of a user, of the output and in total.
+    A quantity without an interval table of its own in the profile has that of tpot_s.
+
     Raises RoofcastError with a sentence for everything that is wrong with the arguments.
     """
     request = build(
         model, hardware, engine=engine, weights=weights, kv=kv, pay=pay, gpus=gpus, tp=tp, pp=pp, ep=ep, dp=dp,
         replicas=replicas, concurrency=concurrency, prompt=prompt, output=output, context=context, price=price,
         gpu_layers=gpu_layers, cpu_moe_frac=cpu_moe_frac, max_num_batched_tokens=max_num_batched_tokens,
-        max_num_seqs=max_num_seqs, gpu_memory_utilization=gpu_memory_utilization, kv_blocks=kv_blocks,
+        max_num_seqs=max_num_seqs, gpu_memory_utilization=gpu_memory_utilization, kv_blocks=kv_blocks, profile=profile,
     )  # fmt: skip
+    return _answered(request, None if interval is None else check_level(interval, request.profile))
+
+
+def _answered(request: Request, level: float | None) -> Result:
+    """The columns of a request, with the ends of their intervals where a level is given."""
     found = evaluate(request.setup, request.points)
     columns = {**_asked(request, found), **_memory(request, found), **_speed(request, found)}
-    ordered = {name: _finish(name, columns[name], request.shape) for name in UNITS}
+    of, notes = dict(UNITS), provenance(request)
     details: dict[str, Any] = {"title": title(request)}
+    if level is not None:
+        columns |= bounds(request, columns, level, lambda answer: _speed(request, answer))
+        of |= {end(name, which): UNITS[name] for name in BOUNDED for which in ("low", "high")}
+        notes += (f"interval: {100 * level:g} %, from the profile's errors on held-out measurements",)
+        details["interval"] = level
     if columns["fits"].any():
         details["operations"] = operations_result(request, found, int(np.argmax(columns["fits"])))
-    return Result(ordered, dict(UNITS), provenance(request), details)
+    return Result({name: _finish(name, columns[name], request.shape) for name in of}, of, notes, details)
 
 
 def _finish(name: str, column: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -204,5 +222,6 @@ def provenance(request: Request) -> tuple[str, ...]:
         f"hardware: {request.machine.n_devices} x {device.name} over {request.machine.link.type}",
         f"engine: {runs.name} {runs.version}; weights {request.plan.name}, KV cache {request.kv} bit",
         *(f"efficiency ({e.confidence}, engine {e.engine}, device {e.device}): {e.source}" for e in used),
+        profiles.provenance(request.profile, runs.id, device),
         *request.notes,
     )

@@ -16,6 +16,7 @@ from sim.layouts import n_layers
 from sim.numbers import broadcast
 from sim.params import count, is_moe
 from sim.point import Answer, evaluate
+from sim.profiles import PRIORS
 from sim.request import AUTO_ENGINES, Request, build, named
 from sim.results import Result
 from sim.schema import ModelRow
@@ -86,7 +87,7 @@ def _table(
     gpus: int | None = None,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...]]:  # fmt: skip
     """The verdicts of all formats under one load, and notes on them."""
-    shared = {"prompt": context - 1, "output": 1, "concurrency": concurrency, "kv": kv}
+    shared = {"prompt": context - 1, "output": 1, "concurrency": concurrency, "kv": kv, "profile": PRIORS}
     rows = []
     for name, runs in steps:
         request = build(row.id, hardware, engine=runs.id, weights=name, gpus=gpus, **shared)

@@ -13,6 +13,7 @@ from sim.candidates import Candidates, Limits, gather
 from sim.errors import RoofcastError, expect_names, sentence
 from sim.numbers import check_scalars
 from sim.point import Score, score_many
+from sim.profiles import Source, named, provenance
 from sim.results import Result
 
 UNITS = {
@@ -40,13 +41,15 @@ def recommend(
     precision_floor: str = "int4",
     per_model: int | None = None,
     top: int = 10,
+    profile: Source = None,
 ) -> Result:
     """Deployments for `users` concurrent users, ranked by cost per hour, cheapest first.
 
     Limits: TTFT and TPOT in seconds, rent or running cost in USD per hour, purchase in USD. hardware: the machines on
     hand, as whole machines ("2x rtx-4090"); by default any number of the catalogue's devices with a price. models:
     default, the ones the catalogue marks as current. precision_floor: the format below whose quality none is taken.
-    per_model: deployments kept of each model (default: 1 when several models compete, else all).
+    per_model: deployments kept of each model (default: 1 when several models compete, else all). profile: as in
+    sim.estimate.
     details["rejected"] counts each rejected configuration under the first reason; details["considered"] is their sum
     with the accepted.
     """
@@ -62,6 +65,7 @@ def recommend(
         expect_names(engines, "engines"),
         kv,
         precision_floor,
+        named(profile),
     )
     scores = score_many(found.models, found.devices, found.engines, found.which, found.points)
     reasons = np.asarray(rejections(found, scores, limits))
@@ -161,6 +165,7 @@ def notes(found: Candidates, limits: Limits) -> tuple[str, ...]:
     return (
         f"workload: {limits.users} users; {lengths}",
         f"precision: {found.floor} or better; KV cache {found.kv} bit",
+        provenance(found.profile),
         *found.notes,
         "cost: data-center parts rented, others bought and run for four years; the computers around cards not counted",
     )

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ import numpy as np
 from sim import errors
 from sim.config import Deployment, Objectives, Scenario, load_scenario
 from sim.errors import RoofcastError, sentence
+from sim.intervals import check_level
+from sim.profiles import PRIORS, Source, named
 from sim.report.number import show
 from sim.results import Result
 from sim.verbs.estimate import estimate
@@ -52,17 +55,28 @@ class ScenarioResult:
     recommendation: Result | None = None
 
 
-def run(path: str | os.PathLike[str]) -> ScenarioResult:
-    """Evaluates a scenario file; RoofcastError with all problems where a deployment cannot be evaluated."""
+def run(path: str | os.PathLike[str], *, profile: Source = None, interval: float | None = None) -> ScenarioResult:
+    """Evaluates a scenario file; RoofcastError with all problems where a deployment cannot be evaluated.
+
+    profile and interval are as in sim.estimate, and stand in place of the file's own.
+    """
     scenario = load_scenario(path)
     results: dict[str, Result] = {}
     problems: list[str] = []
+    if profile is None:
+        profile = profile_of(scenario, path)
+    level = scenario.interval if interval is None else interval
+    with _placed(str(path), problems):
+        calibrated = named(profile)
+        level = None if level is None else check_level(level, calibrated)
+    if problems:
+        raise RoofcastError(*problems)
     for deployment in scenario.deployments:
         with _placed(f'{path}: deployment "{deployment.label}"', problems):
-            results[deployment.label] = evaluate(deployment, scenario)
+            results[deployment.label] = evaluate(deployment, scenario, profile, level)
     recommended = None
     with _placed(f"{path}: recommend", problems):
-        recommended = recommendation(scenario)
+        recommended = recommendation(scenario, profile)
     if problems:
         raise RoofcastError(*problems)
     return ScenarioResult(scenario, results, summary(scenario, results), recommended)
@@ -77,7 +91,13 @@ def _placed(place: str, problems: list[str]) -> Iterator[None]:
         problems += [sentence(problem, place) for problem in error.problems]
 
 
-def evaluate(deployment: Deployment, scenario: Scenario) -> Result:
+def profile_of(scenario: Scenario, path: str | os.PathLike[str]) -> str | None:
+    """The profile that a scenario file names, as a path from here; None where it names none."""
+    own = scenario.profile
+    return own if own in (None, PRIORS) else str(Path(path).parent / own)
+
+
+def evaluate(deployment: Deployment, scenario: Scenario, profile: Source, interval: float | None) -> Result:
     """The deployment's estimate over the levels, its `why` telling which objectives each level misses."""
     workload, objectives = scenario.workload, scenario.objectives
     given = {name: getattr(deployment, name) for name in SAME_NAME}
@@ -90,6 +110,8 @@ def evaluate(deployment: Deployment, scenario: Scenario) -> Result:
         output=workload.output_tokens,
         context=workload.context_tokens,
         price=deployment.usd_per_gpu_hour,
+        profile=profile,
+        interval=interval,
     )
     late = result["ttft_s"] > (np.inf if objectives.ttft_s is None else objectives.ttft_s)
     slow = result["tpot_s"] > (np.inf if objectives.tpot_s is None else objectives.tpot_s)
@@ -157,7 +179,7 @@ def _verdict(levels: list[dict[str, Any]], missed: list[list[str]], best: int | 
     return f"up to {asked[best]}{waiting}; at {asked[best + 1]}: {', '.join(missed[best + 1])}"
 
 
-def recommendation(scenario: Scenario) -> Result | None:
+def recommendation(scenario: Scenario, profile: Source) -> Result | None:
     """What `sim.recommend` finds for the scenario's highest level, where the file asks for it."""
     limits, workload, objectives = scenario.recommend, scenario.workload, scenario.objectives
     if limits is None:
@@ -176,4 +198,5 @@ def recommendation(scenario: Scenario) -> Result | None:
         engines=limits.engines,
         precision_floor=limits.precision_floor,
         top=limits.top,
+        profile=profile,
     )

@@ -1,0 +1,106 @@
+"""Applies a profile: shifts of an engine's efficiencies on a device, and draws of what they could be."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from sim.profiles.rows import ANY, FIELDS, KERNELS, Entry, Place, Profile, architecture
+from sim.schema import DeviceRow
+
+ABOVE_ONE = ("sharpness", "expert_imbalance")
+MOST_LOG = 15.0  # beyond it a fraction rounds to 0 or 1 in 32 bits
+Merged = dict[str, Any]
+
+
+def shifted(merged: Merged, profile: Profile | None, engine_id: str, device: DeviceRow, kind: str) -> Merged:
+    """The merged efficiencies of an engine on a device with the shifts of all levels applied.
+
+    A shift adds to the log of a time or a scalar, to the log odds of a fraction, and to log(x − 1) of what is above 1.
+    """
+    if profile is None:
+        return merged
+    totals: dict[Entry, float] = {}
+    for place in _places(engine_id, device, kind).values():
+        for entry, (shift, _) in profile.by_place.get(place, {}).items():
+            totals[entry] = totals.get(entry, 0.0) + shift
+    return _with(merged, {entry: moved(entry[0], _value(merged, entry), total) for entry, total in totals.items()})
+
+
+def drawn(merged: Merged, profile: Profile, engine_id: str, device: DeviceRow, kind: str, n_draws: int) -> list[Merged]:
+    """`n_draws` merged efficiencies that the profile holds possible; the same ones every time.
+
+    Each field is normal about its shift, of variance Σ over levels sd², that of the level's prior where it has no row.
+    """
+    entries = _entries(merged)
+    levels = [(profile.by_place.get(place, {}), level) for level, place in _places(engine_id, device, kind).items()]
+    pairs = np.asarray([[at.get(e, (0.0, getattr(profile.prior_sd, level))) for at, level in levels] for e in entries])
+    center, deviation = pairs[:, :, 0].sum(axis=1), np.sqrt((pairs[:, :, 1] ** 2).sum(axis=1))
+    shifts = center + deviation * _normals(f"{engine_id}|{device.id}|{kind}", n_draws, len(entries))
+    values = {entry: moved(entry[0], _value(merged, entry), shifts[:, i]) for i, entry in enumerate(entries)}
+    return [_with(merged, {entry: float(value[i]) for entry, value in values.items()}) for i in range(n_draws)]
+
+
+def moved(name: str, base: float, shift: Any) -> Any:
+    """A figure after a shift, or an array of shifts. What is not inside its bounds stays as it is."""
+    by = np.clip(shift, -MOST_LOG, MOST_LOG)
+    if name.endswith("_frac"):
+        if not 0 < base < 1:
+            return base + 0 * by
+        return 1 / (1 + np.exp(-np.clip(math.log(base / (1 - base)) + by, -MOST_LOG, MOST_LOG)))
+    if name in ABOVE_ONE:
+        return 1 + (base - 1) * np.exp(by) if base > 1 else base + 0 * by
+    return base * np.exp(by)
+
+
+def _places(engine_id: str, device: DeviceRow, kind: str) -> dict[str, Place]:
+    """Where a row of each level stands that applies. A device named as its architecture has no level of its own."""
+    arch = architecture(device)
+    own = device.id if device.id != arch else ""
+    return {
+        "engine": (engine_id, ANY, ANY),
+        "arch": (ANY, arch, ANY),
+        "device": (ANY, own, ANY),
+        "engine_arch": (engine_id, arch, ANY),
+        "engine_device": (engine_id, own, ANY),
+        "engine_kind": (engine_id, ANY, kind),
+    }
+
+
+def _entries(merged: Mapping[str, Any]) -> list[Entry]:
+    """What can be shifted: scalars first, then weight kernel by weight kernel, so that what one model uses is close."""
+    scalars = [(name, "") for name, by_kernel in FIELDS.items() if not by_kernel and name in merged]
+    tables = [name for name, by_kernel in FIELDS.items() if by_kernel and name in merged]
+    return scalars + [(name, kernel) for kernel in KERNELS for name in tables if kernel in merged[name]]
+
+
+def _value(merged: Mapping[str, Any], entry: Entry) -> float:
+    name, kernel = entry
+    return float(merged[name][kernel] if kernel else merged[name])
+
+
+def _with(merged: Mapping[str, Any], values: Mapping[Entry, float]) -> Merged:
+    """A copy with these values in their places."""
+    new = {name: dict(value) if isinstance(value, dict) else value for name, value in merged.items()}
+    for (name, kernel), value in values.items():
+        if kernel:
+            new[name][kernel] = value
+        else:
+            new[name] = value
+    return new
+
+
+def _normals(context: str, n: int, columns: int) -> np.ndarray:
+    """(n, columns) standard normals of a context, of mean 0 and variance 1, without correlation in blocks of n − 1.
+
+    So few draws would otherwise get the variance of a forecast wrong by √(2/n).
+    """
+    seed = int.from_bytes(hashlib.sha256(context.encode()).digest()[:8], "big")
+    raw = np.random.default_rng(seed).standard_normal((n, columns))
+    raw -= raw.mean(axis=0)
+    blocks = [np.linalg.qr(raw[:, start : start + n - 1])[0] for start in range(0, columns, n - 1)]
+    return np.concatenate(blocks, axis=1) * math.sqrt(n)
