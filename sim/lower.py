@@ -205,17 +205,22 @@ def drawn_engines(row: EngineRow, machine: Machine, profile: Profile, kind: str,
     return [_engine(row, machine, one) for one in drawn(merged, profile, row.id, machine.device, kind, n_draws)]
 
 
+def engine_field(name: str) -> str:
+    """The field of Engine that a field of an efficiency row becomes: in SI units."""
+    return f"{name[:-3]}_s" if name.endswith("_us") else name.replace("_ms_per_gb", "_s_per_byte")
+
+
+def _scale_of(name: str) -> float:
+    """What its figure is multiplied with."""
+    return units.MICRO if name.endswith("_us") else units.MILLI / units.GB if name.endswith("_ms_per_gb") else 1.0
+
+
 def _engine(row: EngineRow, machine: Machine, merged: dict) -> Engine:
     default = limits(row, machine.device)
-    residency = merged.pop("residency_ms_per_gb") * units.MILLI / units.GB
     values = {n: [v[k] for k in WEIGHT_KERNELS] if isinstance(v, dict) else v for n, v in merged.items()}
-    times = {f"{n[:-3]}_s": FLOAT(units.MICRO) * FLOAT(v) for n, v in values.items() if n.endswith("_us")}
-    plain = {n: FLOAT(v) for n, v in values.items() if not n.endswith("_us")}
     return Engine(
-        **times,
-        **plain,
+        **{engine_field(n): FLOAT(_scale_of(n)) * FLOAT(v) for n, v in values.items()},
         request_s=FLOAT(row.request_ms * units.MILLI),
-        residency_s_per_byte=FLOAT(residency),
         memory_frac=FLOAT(row.memory_frac),
         reserve_bytes=FLOAT(row.reserve_gb * units.GB),
         logit_bytes_per_sequence=FLOAT(row.logit_bytes_per_sequence),

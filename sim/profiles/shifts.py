@@ -25,10 +25,10 @@ def shifted(merged: Merged, profile: Profile | None, engine_id: str, device: Dev
     if profile is None:
         return merged
     totals: dict[Entry, float] = {}
-    for place in _places(engine_id, device, kind).values():
+    for place in places(engine_id, device, kind).values():
         for entry, (shift, _) in profile.by_place.get(place, {}).items():
             totals[entry] = totals.get(entry, 0.0) + shift
-    return _with(merged, {entry: moved(entry[0], _value(merged, entry), total) for entry, total in totals.items()})
+    return _with(merged, {entry: float(moved(entry[0], _value(merged, entry), total)) for entry, total in totals.items()})
 
 
 def drawn(merged: Merged, profile: Profile, engine_id: str, device: DeviceRow, kind: str, n_draws: int) -> list[Merged]:
@@ -37,7 +37,7 @@ def drawn(merged: Merged, profile: Profile, engine_id: str, device: DeviceRow, k
     Each field is normal about its shift, of variance Σ over levels sd², that of the level's prior where it has no row.
     """
     entries = _entries(merged)
-    levels = [(profile.by_place.get(place, {}), level) for level, place in _places(engine_id, device, kind).items()]
+    levels = [(profile.by_place.get(place, {}), level) for level, place in places(engine_id, device, kind).items()]
     pairs = np.asarray([[at.get(e, (0.0, getattr(profile.prior_sd, level))) for at, level in levels] for e in entries])
     center, deviation = pairs[:, :, 0].sum(axis=1), np.sqrt((pairs[:, :, 1] ** 2).sum(axis=1))
     shifts = center + deviation * _normals(f"{engine_id}|{device.id}|{kind}", n_draws, len(entries))
@@ -45,19 +45,19 @@ def drawn(merged: Merged, profile: Profile, engine_id: str, device: DeviceRow, k
     return [_with(merged, {entry: float(value[i]) for entry, value in values.items()}) for i in range(n_draws)]
 
 
-def moved(name: str, base: float, shift: Any) -> Any:
-    """A figure after a shift, or an array of shifts. What is not inside its bounds stays as it is."""
-    by = np.clip(shift, -MOST_LOG, MOST_LOG)
+def moved(name: str, base: Any, shift: Any, xp: Any = np) -> Any:
+    """A figure after a shift, element by element, in numpy or jax.numpy. What is not inside its bounds stays as it is."""
+    by = xp.clip(shift, -MOST_LOG, MOST_LOG)
     if name.endswith("_frac"):
-        if not 0 < base < 1:
-            return base + 0 * by
-        return 1 / (1 + np.exp(-np.clip(math.log(base / (1 - base)) + by, -MOST_LOG, MOST_LOG)))
-    if name in ABOVE_ONE:
-        return 1 + (base - 1) * np.exp(by) if base > 1 else base + 0 * by
-    return base * np.exp(by)
+        inside = (base > 0) & (base < 1)
+        safe = xp.where(inside, base, 0.5)
+        odds = xp.clip(xp.log(safe) - xp.log1p(-safe) + by, -MOST_LOG, MOST_LOG)
+        return xp.where(inside, 1 / (1 + xp.exp(-odds)), base)
+    floor = 1.0 if name in ABOVE_ONE else 0.0
+    return xp.where(base > floor, floor + (base - floor) * xp.exp(by), base)
 
 
-def _places(engine_id: str, device: DeviceRow, kind: str) -> dict[str, Place]:
+def places(engine_id: str, device: DeviceRow, kind: str) -> dict[str, Place]:
     """Where a row of each level stands that applies. A device named as its architecture has no level of its own."""
     arch = architecture(device)
     own = device.id if device.id != arch else ""
