@@ -21,7 +21,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 IMPORT_KERNELS = ("sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/")
 KERNELS_IMPORT = {"jax", "numpy", "chex", "kernels"}
-WITHOUT_JAX = ("sim/catalog/", "sim/schema.py", "sim/errors.py", "sim/units.py", "sim/results.py")
+WITHOUT_JAX = ("sim/catalog/", "sim/measure/", "sim/schema.py", "sim/errors.py", "sim/units.py", "sim/results.py")
 HEAVY = {"jax", "numpy", "pydantic", "matplotlib", "rich"}
 # From top to bottom: nothing imports what stands in a line above its own.
 FLOORS = (
@@ -30,6 +30,7 @@ FLOORS = (
     ("sim.verbs",),
     ("sim.candidates", "sim.request", "sim.point", "sim.lower"),
     ("kernels",),
+    ("sim.measure",),
 )
 
 FACTORS = (1e9, 2.0**30)
@@ -221,10 +222,17 @@ def run_python(code: str, *first: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=place, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("room, heavy", [("sim/commands", HEAVY), ("sim/catalog", {"jax", "matplotlib", "rich"})])
+@pytest.mark.parametrize(
+    "room, heavy",
+    [
+        ("sim/commands", HEAVY),
+        ("sim/catalog", {"jax", "matplotlib", "rich"}),
+        ("sim/measure", {"jax", "numpy", "matplotlib", "rich"}),
+    ],
+)
 def test_what_answers_at_once_imports_nothing_heavy(room, heavy):
     names = [path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in modules(room)]
-    names += ["sim", "sim.cli"] if room == "sim/commands" else ["sim.schema", "sim.results"]
+    names += {"sim/commands": ["sim", "sim.cli"], "sim/catalog": ["sim.schema", "sim.results"]}.get(room, [])
     done = run_python(f"import {', '.join(names)}, sys; print(*({heavy!r} & set(sys.modules)))")
     assert (done.stdout.strip(), done.stderr) == ("", "")
 

@@ -1,4 +1,4 @@
-"""Readers of published measurements: rows become the right arguments or are refused, and the headline errors hold."""
+"""The validation bench: published measurements become cases, and the headline errors hold."""
 
 from __future__ import annotations
 
@@ -9,17 +9,7 @@ import numpy as np
 import pytest
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "measurements"
-LOCAL = {
-    "id": "a", "model": "Llama-3-8B", "quant": "Q4_K_M", "engine": "llama.cpp", "hardware": "RTX 4090",
-    "n_devices": "1.0", "phase": "decode", "prompt_tokens": "0.0", "context_depth": "0.0", "output_tokens": "512.0",
-    "batch": "1.0", "tokens_per_s": "100.0", "notes": "set=x; tier=A", "set": "x", "tier": "A",
-}  # fmt: skip
-SILICON = {
-    "id": "b", "model": "openai/gpt-oss-120b", "hardware": "H100 SXM", "n_gpus": "8", "engine": "vLLM",
-    "precision": "fp4", "gemm_format": "nvfp4", "moe_format": "nvfp4", "tp": "1", "attention_dp": "8", "moe_tp": "1",
-    "ep": "8", "isl": "1024", "osl": "1024", "concurrency": "64.0", "tpot_ms": "10.0", "label_suspect": "False",
-    "length_range": "0.8-1.0",
-}  # fmt: skip
+SAMPLES = Path(__file__).parent / "samples"
 
 
 @pytest.fixture
@@ -35,72 +25,13 @@ def validate(measured):
     return importlib.import_module("validate")
 
 
-def test_a_local_row_becomes_a_case(measured) -> None:
-    case = measured.local_case(LOCAL)
-    assert (case.model, case.machine, case.engine, case.weights) == ("llama-3-8b", "RTX 4090", "llamacpp", "q4_k_m")
-    assert (case.prompt, case.output, case.kv, case.measured_s) == (1, 511, "16", 0.01)
-
-
-def test_llama_cpp_over_devices_is_a_layer_split_and_vllm_is_not(measured) -> None:
-    split = measured.local_case({**LOCAL, "n_devices": "4.0"})
-    assert (split.machine, split.tp, split.pp) == ("4x RTX 4090", 1, 4)
-    tensor = measured.local_case({**LOCAL, "n_devices": "4.0", "engine": "vllm", "quant": "AWQ"})
-    assert (tensor.weights, tensor.tp, tensor.pp) == ("int4_g128", 4, 1)
-
-
-def test_batch_and_cache_format(measured) -> None:
-    case = measured.local_case({**LOCAL, "batch": "8.0", "context_depth": "512.0", "notes": "set=x; tier=A; fp8 KV"})
-    assert (case.concurrency, case.prompt, case.output, case.kv) == (8, 512, 512, "fp8")
-    assert case.measured_s == pytest.approx(8 / 100)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"phase": "prefill"}, "not decode"),
-        ({"notes": "set=x; tier=A; FLAG: odd"}, "flagged"),
-        ({"model": "Nobody-7B"}, "unknown model"),
-        ({"hardware": "RTX 2060"}, "unknown hardware"),
-        ({"hardware": "M4 Max"}, "ambiguous hardware"),
-        ({"quant": "UD-Q4_K_XL"}, "unknown quantization"),
-        ({"quant": ""}, "unknown quantization"),
-        ({"quant": "ggml_q4_k"}, "unknown quantization"),
-        ({"engine": "transformers"}, "engine without profile"),
-        ({"context_depth": "", "prompt_tokens": ""}, "context not stated"),
-        ({"n_devices": "1.5"}, "not a whole number"),
-    ],
-)
-def test_rows_that_cannot_be_used_say_why(measured, change: dict[str, str], reason: str) -> None:
-    with pytest.raises(measured.Unusable) as refused:
-        measured.local_case({**LOCAL, **change})
-    assert refused.value.reason == reason
-
-
-def test_bins_of_one_chip_keep_their_bandwidth(measured) -> None:
-    from sim import catalog
-
-    bandwidth = {"M3 Max 40c 64GB": 400, "M4 Max 64GB": 546, "M5 Max 128GB": 614, "M2 Ultra 76c 192GB": 800}
-    for name, gb_per_s in bandwidth.items():
-        case = measured.local_case({**LOCAL, "hardware": name})
-        assert catalog.machine(case.machine).device.bandwidth_gb_per_s == gb_per_s
-
-
-def test_a_serving_row_becomes_a_case(measured) -> None:
-    case = measured.silicon_case(SILICON)
-    assert (case.model, case.weights, case.kv) == ("gpt-oss-120b", "native", "16")
-    assert (case.tp, case.dp, case.ep, case.concurrency) == (1, 8, 8, 64)
-    assert (case.prompt, case.output, case.measured_s) == (922, 922, pytest.approx(0.01))
-
-
-def test_tensorrt_llm_caches_in_fp8_where_its_weights_are(measured) -> None:
-    row = {**SILICON, "engine": "TensorRT-LLM", "model": "meta-llama/Llama-3.1-70B", "gemm_format": "fp8"}
-    assert measured.silicon_case({**row, "precision": "fp8"}).kv == "8"
-    assert measured.silicon_case({**row, "precision": "bf16", "gemm_format": ""}).kv == "16"
-
-
-def test_contradictory_parallelism_is_refused(measured) -> None:
-    with pytest.raises(measured.Unusable, match="contradictory parallelism"):
-        measured.silicon_case({**SILICON, "ep": "4"})
+def test_measurements_become_cases(measured) -> None:
+    local, silicon = measured.read_local(SAMPLES / "local.csv"), measured.read_silicon(SAMPLES / "silicon.csv")
+    assert [(c.source, c.model, c.prompt, c.output) for c in local.cases] == [("local", "llama-3-8b", 1, 511)]
+    assert local.unusable == {("not decode", "prefill"): 1, ("not decode", "e2e"): 1, ("flagged", "xiongjie"): 1,
+                              ("prompt length not stated", "x"): 1}  # fmt: skip
+    assert [(c.concurrency, c.prompt, c.measured_s) for c in silicon.cases] == [(32, 922, 0.0182), (64, 8192, 0.0124)]
+    assert silicon.headline_unusable == {"label suspect": 1, "contradictory parallelism": 1}
 
 
 def test_scores_count_rows_without_a_forecast(validate) -> None:

@@ -51,11 +51,8 @@ def deployment(row: ModelRow, machine: str, engine_id: str, weights: str, kv: st
 def stated_deployment(model: str, engine: str, defaults: Defaults) -> Deployment:
     """What a serving harness measured: the model that its file names, else all that the command line states."""
     row, found = checkpoint(_known(model, defaults))
-    hardware = defaults.hardware or ""
-    if not hardware:
-        raise Unusable("hardware not stated", "state it with --hardware, as in 8x h100-sxm")
     weights = names.canonical(row, defaults.weights or found)
-    machine = names.machine(hardware, 1)
+    machine = names.stated_machine(defaults.hardware or "")
     ran = deployment(row, machine, names.engine(defaults.engine or engine), weights, defaults.kv or "")
     return split(ran, defaults)
 

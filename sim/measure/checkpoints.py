@@ -35,15 +35,24 @@ def checkpoint(name: str) -> tuple[ModelRow, str]:
 
 
 @functools.cache
-def gguf(file_name: str, type_name: str, n_params: float) -> tuple[ModelRow, str]:
-    """(model, format) of a GGUF file: by its name, else by what llama.cpp calls its type ("llama 8B Q4_K - Medium")."""
-    stem = re.sub(r"\.gguf$", "", file_name.replace("\\", "/").rpartition("/")[2], flags=re.IGNORECASE)
-    stem = _SHARD.sub("", stem)
+def gguf_model(file_name: str, type_name: str, n_params: float) -> ModelRow:
+    """The model of a GGUF file: by its name, else by what llama.cpp calls its type ("llama 8B Q4_K - Medium")."""
+    return _by_name(_GGUF_TYPE.sub("", _stem(file_name))) or _by_size(type_name, n_params)
+
+
+@functools.cache
+def gguf_format(file_name: str, type_name: str, model_id: str) -> str:
+    """Its format, likewise. Dynamic mixes ("UD-Q4_K_XL") are not what their names say, and refused."""
+    stem = _stem(file_name)
     quant = _type_format(type_name) or _name_format(stem)
     if _DYNAMIC.search(stem) or not quant:
         raise Unusable(UNKNOWN_QUANTIZATION, stem or type_name or "not stated")
-    row = _by_name(_GGUF_TYPE.sub("", stem)) or _by_size(type_name, n_params)
-    return row, weights(quant, "llamacpp", row.id)
+    return weights(quant, "llamacpp", model_id)
+
+
+def _stem(file_name: str) -> str:
+    name = file_name.replace("\\", "/").rpartition("/")[2]
+    return _SHARD.sub("", re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE))
 
 
 def _by_name(stem: str) -> ModelRow | None:
@@ -65,7 +74,7 @@ def _by_size(type_name: str, n_params: float) -> ModelRow:
 
 def _name_format(stem: str) -> str:
     found = _GGUF_TYPE.search(stem)
-    return found[1] if found else ""
+    return found[1].upper() if found else ""
 
 
 def _type_format(type_name: str) -> str:

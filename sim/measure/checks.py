@@ -6,10 +6,17 @@ import functools
 from collections.abc import Iterable
 
 from sim import catalog, formats, params, units
-from sim.errors import clipped, sentence, shown
-from sim.measure.rows import Measurement, Reading, Unused
+from sim.errors import sentence, shown
+from sim.measure.rows import Measurement, Reading, Unused, place
 
 CONTRADICTION = 2.0  # ratio of two figures of one configuration and load, beyond which one of them is a mistake
+LIMITS = {
+    "memory": (
+        "reading the active weights once",
+        "check the unit (ms or s, per GPU or in all), the format and the devices; speculative decoding is not modeled",
+    ),
+    "compute": ("multiplying the prompt", "check the unit and the length; a prompt that is cached is no prefill"),
+}
 # Columns of tables that say how a row came out, or where it is from, not what was run.
 OUTCOMES = frozenset({
     "id", "value", "tokens_per_s", "stddev", "ttft_ms", "tpot_ms", "queued", "source_url", "source_title", "accessed",
@@ -46,7 +53,7 @@ def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Read
         if (m.file, m.line) in told:
             continue
         told.add((m.file, m.line))
-        problems.append(sentence(what, f"{clipped(m.file)}:{m.line}", hint))
+        problems.append(sentence(what, place(m.file, m.line), hint))
         if (m.file, m.line) not in lines:
             unused.append(Unused(m.file, m.line, m.columns, reason, what))
     return Reading(kept, unused, problems)
@@ -59,17 +66,11 @@ def _too_fast(found: Measurement) -> tuple[str, str, str] | None:
     step_s = _step_s(found)
     if step_s >= max(reading_s, counting_s):
         return None
-    limit, least_s = ("memory", reading_s) if step_s < reading_s else ("compute", counting_s)
-    what = (
-        f"{found.measured_column} {shown(found.in_file_unit(found.value))} is faster than {limit} allows: "
-        f"{step_s:.3g} s where {'reading the active weights once' if limit == 'memory' else 'its multiplications'} "
-        f"takes {least_s:.3g} s at peak"
-    )
-    hints = {
-        "memory": "check the unit (ms or s, per GPU or in all), the format and the devices",
-        "compute": "check the unit and the prompt's length; a cached prompt is no prefill",
-    }
-    return f"faster than {limit} allows", what, hints[limit]
+    limit, least_s = ("memory", reading_s) if reading_s > counting_s else ("compute", counting_s)
+    stated = f"{found.measured_column} {shown(found.in_file_unit(found.value))}"
+    work, hint = LIMITS[limit]
+    what = f"{stated} is faster than {limit} allows: {step_s:.3g} s, and at peak {work} takes {least_s:.3g} s"
+    return f"faster than {limit} allows", what, hint
 
 
 def _step_s(found: Measurement) -> float:
@@ -129,11 +130,11 @@ def _what_ran(found: Measurement) -> tuple:
 
 
 def _clash(earlier: Measurement, found: Measurement) -> tuple[str, str, str] | None:
-    place = f"line {earlier.line}" if earlier.file == found.file else f"{clipped(earlier.file)}:{earlier.line}"
+    where = f"line {earlier.line}" if earlier.file == found.file else place(earlier.file, earlier.line)
     here, there = (shown(m.in_file_unit(m.value)) for m in (found, earlier))
     if found.value == earlier.value:
-        return "duplicate", f"the same configuration, load and {found.measured_column} as in {place}", "remove one"
+        return "duplicate", f"the same configuration, load and {found.measured_column} as in {where}", "remove one"
     if max(found.value, earlier.value) > CONTRADICTION * min(found.value, earlier.value):
-        what = f"{found.measured_column} {here} contradicts the {there} of {place}, of the same configuration and load"
-        return "contradictory", what, f"check both; {place} is used"
+        what = f"{found.measured_column} {here} contradicts the {there} of {where}, of the same configuration and load"
+        return "contradictory", what, f"check both; {where} is used"
     return None

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from sim.errors import sentence
+from sim.measure.rows import place
 
 _BLANK = re.compile(r"[\s,]*")
 MOST_SHOWN = 200  # characters of a cell; longer lists of samples are left out
@@ -19,7 +20,9 @@ def objects(text: str, where: str) -> tuple[list[tuple[int, dict[str, Any]]], li
     """
     listed = text.lstrip().startswith("[")
     at = text.find("[") + 1 if listed else 0
-    decoder, found, problems = json.JSONDecoder(), [], []
+    decoder = json.JSONDecoder()
+    found: list[tuple[int, dict[str, Any]]] = []
+    problems: list[tuple[int, str]] = []
     while (at := _BLANK.match(text, at).end()) < len(text):  # type: ignore[union-attr]
         line = text.count("\n", 0, at) + 1
         if listed and text[at] == "]":
@@ -38,7 +41,7 @@ def objects(text: str, where: str) -> tuple[list[tuple[int, dict[str, Any]]], li
             found.append((len(found) + 1 if listed else line, value))
         else:
             what = f"expected an object, found {type(value).__name__}"
-            problems.append((line, sentence(what, f"{where}:{line}")))
+            problems.append((line, sentence(what, place(where, line))))
     return found, problems
 
 
@@ -47,7 +50,7 @@ def _what(error: Exception, where: str, line: int, cut: bool) -> str:
     at = line + getattr(error, "lineno", line) - line
     told = getattr(error, "msg", "nested too deep")
     what = f"the JSON is cut off or damaged ({told[:1].lower()}{told[1:]})" if cut else "this line is no JSON"
-    return sentence(what, f"{where}:{at}", "write it again; what is whole is used")
+    return sentence(what, place(where, at), "write it again; what is whole is used")
 
 
 def cells_of(entry: dict[str, Any], prefix: str = "") -> dict[str, str]:

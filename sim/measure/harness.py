@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from sim.measure import cells
+from sim.measure import cells, names
 from sim.measure.build import PER_MS, Figure, measurement, stated_deployment
 from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable
 
@@ -35,7 +35,7 @@ def read_vllm_serve(raw: Raw, defaults: Defaults) -> list[Measurement]:
     run = raw.entry
     if any(name.startswith("spec_decode") for name in run):
         raise Unusable("speculative decoding", "the run counts draft tokens")
-    ran = stated_deployment(str(run.get("model_id") or ""), "vllm", defaults)
+    ran = stated_deployment(str(run.get("model_id") or ""), "vllm", _noted(run, defaults))
     return [measurement(raw, "vllm", "A", ran, _loop(run), figure) for figure in _figures(run)]
 
 
@@ -49,18 +49,18 @@ def read_sglang(raw: Raw, defaults: Defaults) -> list[Measurement]:
     engine = {"trt": "trtllm"}.get(str(run.get("backend")), str(run.get("backend") or "sglang").partition("-")[0])
     model = str(server.get("model_path") or run.get("model_id") or "")
     stated = _server_defaults(server, defaults)
-    ran = _attention_parts(stated_deployment(model, engine, stated), server)
+    ran = _as_served(stated_deployment(model, engine, stated), server, defaults)
     load = replace(_loop(run), limits=_server_limits(server))
     return [measurement(raw, "sglang", "A", ran, load, figure) for figure in _figures(run)]
 
 
 def read_vllm_latency(raw: Raw, defaults: Defaults) -> list[Measurement]:
-    """`vllm bench latency --output-json`: seconds of one batch from end to end; its shape only the command line says."""
+    """`vllm bench latency --output-json`: seconds of one batch; only the command line says its shape."""
     batch, prompt, output = defaults.concurrency, defaults.prompt, defaults.output
     if batch is None or prompt is None or output is None:
         raise Unusable("length not stated", "state the batch with --concurrency, --prompt and --output")
     ran = stated_deployment("", "vllm", defaults)
-    load = Load(batch, prompt, output, n_requests=float(batch))
+    load = Load(batch, float(prompt), float(output), n_requests=float(batch))
     figure = Figure("avg_latency", cells.figure(raw.entry["avg_latency"], "avg_latency"), "e2e_s", stat="mean")
     return [measurement(raw, "vllm", "A", ran, load, figure)]
 
@@ -80,7 +80,8 @@ def read_vllm_throughput(raw: Raw, defaults: Defaults) -> list[Measurement]:
     ran = stated_deployment("", "vllm", defaults)
     figure = Figure("tokens_per_second", cells.figure(run["tokens_per_second"], "tokens_per_second"),
                     "total_tokens_per_s", stat="mean")  # fmt: skip
-    return [measurement(raw, "vllm", "A", ran, Load(n_requests, prompt, output, n_requests=n_requests), figure)]
+    load = Load(n_requests, float(prompt), float(output), n_requests=float(n_requests))
+    return [measurement(raw, "vllm", "A", ran, load, figure)]
 
 
 def loop(users: Any, completed: Any, failed: Any, prompt: float, output: float) -> Load:
@@ -115,6 +116,18 @@ def _figures(run: dict[str, Any]) -> list[Figure]:
     return found + [Figure(n, cells.figure(run[n], n), quantity, stat="mean") for n, quantity in rates.items()]
 
 
+def _noted(run: dict[str, Any], defaults: Defaults) -> Defaults:
+    """The command line's statements, completed by parallelism that `--metadata tp=8` has put into the result."""
+    keys = {"tp": ("tp", "tensor_parallel_size"), "pp": ("pp", "pipeline_parallel_size"),
+            "dp": ("dp", "data_parallel_size")}  # fmt: skip
+    told = {
+        own: next((run[name] for name in spelled if str(run.get(name)).isdigit()), None)
+        for own, spelled in keys.items()
+    }
+    fresh: dict[str, Any] = {own: int(n) for own, n in told.items() if n is not None and getattr(defaults, own) is None}
+    return replace(defaults, **fresh)
+
+
 def _server_defaults(server: dict[str, Any], defaults: Defaults) -> Defaults:
     """The command line's statements, completed by the arguments that the server reports of itself."""
     attention = bool(server.get("enable_dp_attention"))
@@ -126,8 +139,11 @@ def _server_defaults(server: dict[str, Any], defaults: Defaults) -> Defaults:
     return replace(defaults, **{own: value for own, value in told.items() if getattr(defaults, own) is None})
 
 
-def _attention_parts(ran: Deployment, server: dict[str, Any]) -> Deployment:
-    """SGLang's tp_size names the whole group; with attention data parallelism, a rank has 1/dp of it."""
+def _as_served(ran: Deployment, server: dict[str, Any], defaults: Defaults) -> Deployment:
+    """With the server's quantization; and SGLang's tp_size names a group, of which attention in dp parts has 1/dp."""
+    quantized = names.tables()["server_quantization"].get(str(server.get("quantization")))
+    if quantized and not defaults.weights:
+        ran = replace(ran, weights=names.precision(quantized, ran.model))
     if server.get("enable_dp_attention") and ran.dp > 1 and ran.tp % ran.dp == 0:
         return replace(ran, tp=ran.tp // ran.dp)
     return ran

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from sim import units
 from sim.layouts import n_layers
 from sim.measure import cells, names
 from sim.measure.build import Figure, deployment, measurement, split
-from sim.measure.checkpoints import gguf
+from sim.measure.checkpoints import checkpoint, gguf_format, gguf_model
 from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Raw, Unusable
 from sim.schema import ModelRow
 
@@ -46,7 +47,9 @@ def read_markdown(raw: Raw, defaults: Defaults) -> list[Measurement]:
     if not rate:
         raise Bad("not a number", f"t/s is {row.get('t/s', '')!r}", "expected a rate, as in 131.42 ± 0.59")
     params = cells.text(row, "params").split()
-    factor = {"K": 1e3, "M": 1e6, "B": 1e3 * 1e6, "T": 1e12}.get(params[1] if len(params) > 1 else "", 1.0)
+    factor = {"M": units.MILLION, "B": units.MILLION / units.MILLI, "T": units.TERA}.get(
+        params[1] if len(params) > 1 else "", 1.0
+    )
     n_params = cells.amount(params[0], "params") * factor if params else 0.0
     told = {
         "n_prompt": test["pp"] or "0", "n_gen": test["tg"] or "0", "n_depth": test["depth"] or "0", "avg_ts": rate[0],
@@ -122,18 +125,18 @@ def _ran(row: dict[str, str], defaults: Defaults) -> Deployment:
 
 
 def _model(row: dict[str, str], defaults: Defaults) -> tuple[ModelRow, str]:
-    """The file's model, else that of the command line, whose format then needs to be known from either."""
+    """The file's model and format, else those of the command line where the file's are not known."""
     n_params = cells.amount(cells.text(row, "model_n_params", "0"), "model_n_params")
-    told = (cells.text(row, "model_filename"), cells.text(row, "model_type"), n_params)
-    if not defaults.model:
-        model, weights = gguf(*told)
-        return model, names.weights(defaults.weights, "llamacpp", model.id) if defaults.weights else weights
+    file, type_name = cells.text(row, "model_filename"), cells.text(row, "model_type")
     try:
-        model, weights = gguf(*told)
+        model = gguf_model(file, type_name, n_params)
     except Unusable:
-        model = names.model(defaults.model)
-        weights = names.weights(defaults.weights or "", "llamacpp", model.id)
-    return model, weights
+        if not defaults.model:
+            raise
+        model, _ = checkpoint(defaults.model)
+    if defaults.weights:
+        return model, names.weights(defaults.weights, "llamacpp", model.id)
+    return model, gguf_format(file, type_name, model.id)
 
 
 def _check_on_device(row: dict[str, str], model: ModelRow) -> None:
@@ -153,11 +156,11 @@ def _machine(row: dict[str, str], defaults: Defaults) -> str:
     if cells.text(row, "split_mode") == "none":
         listed = listed[:1]
     try:
-        return names.machine(*names.devices(listed)) if listed else names.machine(defaults.hardware or "", 1)
+        return names.machine(*names.devices(listed)) if listed else names.stated_machine(defaults.hardware or "")
     except Unusable:
         if not (listed and defaults.hardware):
             raise
-        return names.machine(defaults.hardware, 1)
+        return names.stated_machine(defaults.hardware)
 
 
 def _kv(row: dict[str, str], defaults: Defaults) -> str:

@@ -41,8 +41,14 @@ def machine(name: str, count: int) -> str:
     """
     if name in tables()["hardware_refused"]:
         raise Unusable("ambiguous hardware", name)
+    return stated_machine(name, count)
+
+
+@functools.cache
+def stated_machine(name: str, count: int = 1) -> str:
+    """The same of the command line's machine, which means what it means to every other command."""
     if not name:
-        raise Unusable("hardware not stated")
+        raise Unusable("hardware not stated", "state it with --hardware, as in 8x h100-sxm")
     known = tables()["hardware"].get(name, name)
     try:
         found = catalog.machine(known)
@@ -101,7 +107,7 @@ def weights(quant: str, engine_id: str, served: str) -> str:
 
 @functools.cache
 def precision(stated: str, served: str) -> str:
-    """The format of a serving row. Where "fp8" is all that is said, a model published in block-scaled FP8 is in that."""
+    """The format of a serving row. Plain "fp8" of a model published in block-scaled FP8 is the latter."""
     row = model(served)
     known = tables()["precision"].get(stated)
     if known is None:

@@ -46,11 +46,12 @@ def read_guidellm(raw: Raw, defaults: Defaults) -> list[Measurement]:
     )  # fmt: skip
     ran = stated_deployment(_backend_model(run, config), "", defaults)
     told = {name: _mean(metrics, name) for name in GUIDELLM}
-    return [
-        measurement(raw, "guidellm", "A", ran, load, Figure(name, cells.figure(told[name], name), *kind, stat="mean"))
+    figures = [
+        Figure(f"metrics.{name}.successful.mean", cells.figure(told[name], name), *kind, stat="mean")
         for name, kind in GUIDELLM.items()
         if told[name]
     ]
+    return [measurement(raw, "guidellm", "A", ran, load, figure) for figure in figures]
 
 
 def read_aiperf(raw: Raw, defaults: Defaults) -> list[Measurement]:
@@ -82,7 +83,7 @@ def read_mlx(raw: Raw, defaults: Defaults) -> list[Measurement]:
         raise Unusable("model not stated", "state it with --model")
     model, found = checkpoint(defaults.model)
     weights = names.weights(defaults.weights, "mlx", model.id) if defaults.weights else names.canonical(model, found)
-    machine = names.machine(defaults.hardware or "", 1)
+    machine = names.stated_machine(defaults.hardware or "")
     ran = split(
         deployment(model, machine, names.engine(defaults.engine or "mlx"), weights, defaults.kv or ""), defaults
     )
@@ -140,4 +141,5 @@ def _average(run: dict[str, Any], name: str) -> Any:
 def _aiperf_figure(run: dict[str, Any], name: str, quantity: Quantity) -> Figure:
     unit = str(run[name].get("unit", "")) if isinstance(run[name], dict) else ""
     scale = PER_UNIT.get(unit, PER_MS) if quantity.endswith("_s") and "per_s" not in quantity else 1.0
-    return Figure(name, cells.figure(_average(run, name), name), quantity, scale, stat="mean")
+    column = f"{name}.avg" if isinstance(run[name], dict) else name
+    return Figure(column, cells.figure(_average(run, name), name), quantity, scale, stat="mean")

@@ -6,9 +6,19 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from sim.errors import clipped
+
 Quantity = Literal[
     "tpot_s", "ttft_s", "itl_s", "e2e_s", "decode_step_s", "prefill_s", "output_tokens_per_s", "total_tokens_per_s"
 ]
+
+
+LONGEST_PATH = 400
+
+
+def place(file: str, line: int) -> str:
+    """FILE:LINE, as messages name it."""
+    return f"{clipped(file, most=LONGEST_PATH)}:{line}"
 
 
 @dataclass(frozen=True)

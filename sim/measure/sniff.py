@@ -9,7 +9,7 @@ from typing import Any
 from sim.errors import clipped, did_you_mean, sentence
 from sim.measure import harness, llama_bench, local, reports, serving, silicon
 from sim.measure.documents import cells_of, objects
-from sim.measure.rows import Bad, Defaults, Measurement, Raw, Reading, Unusable, Unused
+from sim.measure.rows import Bad, Defaults, Measurement, Raw, Reading, Unusable, Unused, place
 from sim.measure.tables import best_separator, csv_records, markdown_tables
 from sim.measure.text import lines_of
 
@@ -68,19 +68,19 @@ def _read_json(text: str, where: str, defaults: Defaults, reading: Reading) -> N
     for line, problem in broken:
         reading.problems.append(problem)
         reading.unused.append(Unused(where, line, {}, "not readable", problem))
-    entries = [(n, e) for place, entry in found for n, e in _benchmarks(place, entry)]
+    entries = [pair for at, entry in found for pair in _benchmarks(at, entry)]
     if not entries and not broken:
-        reading.problems.append(sentence("holds no result", f"{where}:1", f"expected {FORMATS}"))
-    for place, entry in entries:
-        raw = Raw(where, place, cells_of(entry), entry)
+        reading.problems.append(sentence("holds no result", place(where, 1), f"expected {FORMATS}"))
+    for at, entry in entries:
+        raw = Raw(where, at, cells_of(entry), entry)
         _take(raw, _entry_reader(entry), defaults, reading)
 
 
-def _benchmarks(place: int, entry: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+def _benchmarks(at: int, entry: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
     """The benchmarks of a GuideLLM report, counted from 1, with the model that the report names; else the entry."""
     listed = entry.get("benchmarks")
     if not isinstance(listed, list):
-        return [(place, entry)]
+        return [(at, entry)]
     args = entry.get("args") if isinstance(entry.get("args"), dict) else {}
     model = args.get("model") or (args.get("backend_kwargs") or {}).get("model")  # type: ignore[union-attr]
     told = {"worker": {"backend_model": model}} if model else {}
@@ -128,11 +128,11 @@ def _read_csv(lines: Sequence[str], where: str, defaults: Defaults, reading: Rea
     separator, header = best_separator(lines[start - 1], KNOWN_COLUMNS)
     table = next((t for t in TABLES if set(t.marks) & set(header)), None)
     if table is None or len(KNOWN_COLUMNS & set(header)) < 2:
-        reading.problems.append(sentence("the format is not known", f"{where}:{start}", f"expected {FORMATS}"))
+        reading.problems.append(sentence("the format is not known", place(where, start), f"expected {FORMATS}"))
         return
     records = csv_records(lines, start + 1, separator)
     if problem := _header_problem(table, header, defaults):
-        reading.problems.append(sentence(problem[0], f"{where}:{start}", problem[1]))
+        reading.problems.append(sentence(problem[0], place(where, start), problem[1]))
         for line, values in records:
             columns = dict(zip(header, values or (), strict=False))
             reading.unused.append(Unused(where, line, columns, "columns missing", problem[0]))
@@ -140,7 +140,7 @@ def _read_csv(lines: Sequence[str], where: str, defaults: Defaults, reading: Rea
     for raw, read in _rows(records, where, header, table):
         _take(raw, read, defaults, reading)
     if not (reading.measurements or reading.unused):
-        reading.problems.append(sentence("holds no row below its header", f"{where}:{start}"))
+        reading.problems.append(sentence("holds no row below its header", place(where, start)))
 
 
 def _header_problem(table: Table, header: list[str], defaults: Defaults) -> tuple[str, str] | None:
@@ -192,4 +192,4 @@ def _take(raw: Raw, read: Reader, defaults: Defaults, reading: Reading) -> None:
         why = Bad("not readable", what, "write it again with the benchmark's own option")
     reading.unused.append(Unused(raw.file, raw.line, raw.columns, why.reason, why.detail))
     if isinstance(why, Bad):
-        reading.problems.append(sentence(why.detail, f"{clipped(raw.file)}:{raw.line}", why.hint))
+        reading.problems.append(sentence(why.detail, place(raw.file, raw.line), why.hint))

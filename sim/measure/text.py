@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 from sim.errors import clipped, sentence
+from sim.measure.rows import LONGEST_PATH, place
 
 GZIP = b"\x1f\x8b"
 WIDE = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -16,7 +17,7 @@ _JUNK = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 def read_text(path: Path) -> tuple[str, list[str]]:
     """(text, problems): of a gzip file that is cut off, as much as can be unpacked; "" where nothing can be read."""
-    where = clipped(str(path))
+    where = clipped(str(path), most=LONGEST_PATH)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -29,13 +30,13 @@ def read_text(path: Path) -> tuple[str, list[str]]:
         if not whole:
             rows = len(data.splitlines())
             what = f"the gzip file is damaged or cut off in line {max(rows, 1)}"
-            problems.append(sentence(what, f"{where}:{max(rows, 1)}", "fetch it again; what precedes is used"))
+            problems.append(sentence(what, place(str(path), max(rows, 1)), "fetch it again; what precedes is used"))
             data = data[: data.rfind(b"\n") + 1]
     text = _decode(data)
     if text is None:
         return "", [sentence("is not text", where, "expected CSV, JSON, JSONL, Markdown or a benchmark's output")]
     if not text.strip() and not problems:
-        problems.append(sentence("is empty", f"{where}:1", "name a file with measurements"))
+        problems.append(sentence("is empty", place(str(path), 1), "name a file with measurements"))
     return text, problems
 
 
