@@ -21,14 +21,14 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 IMPORT_KERNELS = ("sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/")
 KERNELS_IMPORT = {"jax", "numpy", "chex", "kernels"}
-WITHOUT_JAX = ("sim/catalog/", "sim/schema.py", "sim/errors.py", "sim/units.py", "sim/results.py")
+WITHOUT_JAX = ("sim/catalog/", "sim/schema.py", "sim/errors.py", "sim/units.py", "sim/results.py", "sim/profiles/")
 HEAVY = {"jax", "numpy", "pydantic", "matplotlib", "rich"}
 # From top to bottom: nothing imports what stands in a line above its own.
 FLOORS = (
     ("sim.cli", "sim.commands", "sim.__main__"),
     ("sim.guide",),
     ("sim.verbs",),
-    ("sim.candidates", "sim.request", "sim.point", "sim.lower"),
+    ("sim.candidates", "sim.intervals", "sim.request", "sim.point", "sim.lower"),
     ("kernels",),
 )
 

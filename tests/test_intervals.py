@@ -154,9 +154,6 @@ def test_bad_levels(level: Any, said: str) -> None:
 
 def test_no_interval_without_a_profile_that_has_them(tmp_path: Path) -> None:
     bare = tmp_path / "p.toml"
-    bare.write_text(
-        "".join(part for part in TEXT.split("\n\n") if not part.startswith("[interval")).replace("[", "\n[")
-    )
     bare.write_text("\n\n".join(part for part in TEXT.split("\n\n") if not part.startswith("[interval")))
     for profile, said in ((bare, "the profile tiny has no intervals"), ("none", "there is no profile")):
         with pytest.raises(RoofcastError, match=said):
@@ -197,7 +194,7 @@ def test_the_interval_in_the_table_and_in_the_plot(run: Callable, tmp_path: Path
     assert " interval\n" not in run("estimate", *line, plain)[1]
     code, out, err = run("estimate", *line, banded, "--interval", "0.8")
     assert code == 0 and "note: interval: 80 %" in err
-    assert "\n80 % interval\n" in out and " ms to " not in out.replace("ms to 1", "")
+    assert "\n80 % interval\n" in out
     assert out.partition("80 % interval")[2].count(" to ") == 10
     assert Path(plain).read_bytes() != Path(banded).read_bytes()
 
@@ -217,7 +214,7 @@ def test_scenario_files_name_a_profile_beside_them(tmp_path: Path) -> None:
     (result,) = answer.results.values()
     assert any(note.startswith("profile: tiny of ") for note in answer.summary.provenance)
     assert any(note.startswith("profile: tiny of ") for note in answer.recommendation.provenance)
-    assert result["tpot_low_s"][0] < result["tpot_s"][0] == answer.recommendation["tpot_s"][0] or True
+    assert result["tpot_low_s"][0] < result["tpot_s"][0]
     (other,) = sim.run(path, interval=0.5).results.values()
     assert (half_width(other) < half_width(result)).all()
     with pytest.raises(RoofcastError, match=r"x\.toml: interval: there is no profile to take intervals from"):
@@ -230,7 +227,7 @@ def test_scenario_files_name_a_profile_beside_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ('profile = "nine.toml"', "x.toml: {folder}/nine.toml: no such file; hint: did you mean mine.toml?"),
+        ('profile = "nine.toml"', "x.toml: {folder}/nine.toml: no such file; hint: did you mean mine.toml"),
         ("profile = 5", "x.toml: profile: expected text in quotes, got 5 (line 1)"),
         ('profile = "mine.toml"\ninterval = 80', "x.toml: interval: expected less than 1, got 80 (line 2)"),
         ('profile = "mine.toml"\ninterval = "wide"', 'x.toml: interval: expected a number, got "wide" (line 2)'),
