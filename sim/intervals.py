@@ -13,11 +13,12 @@ from sim.lower import drawn_engines
 from sim.numbers import as_array
 from sim.point import Answer, evaluate
 from sim.profiles import Profile, kind_of, width
+from sim.profiles.rows import Quantity
 from sim.request import Request
 
 N_DRAWS = 32
 # Column -> the quantity whose interval it has, and the end of its name that is its unit.
-BOUNDED = {
+BOUNDED: dict[str, tuple[Quantity, str]] = {
     **{name: (name, "s") for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "decode_step_s", "prefill_s")},
     "user_tokens_per_s": ("tpot_s", "tokens_per_s"),
     "output_tokens_per_s": ("output_tokens_per_s", "tokens_per_s"),
@@ -54,7 +55,7 @@ def bounds(
     """
     widths = {name: width(request.profile, quantity, level) for name, (quantity, _) in BOUNDED.items()}
     variance = _log_variance(request, columns, speed)
-    ends = {}
+    ends: dict[str, np.ndarray] = {}
     for name, (noise, half) in widths.items():
         factor = np.exp(half * np.sqrt(noise**2 + variance[name]))
         ends |= {end(name, "low"): columns[name] / factor, end(name, "high"): columns[name] * factor}

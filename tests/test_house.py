@@ -19,16 +19,19 @@ ROOMS = ("sim", "kernels", "tests", "bench")
 MOST_FILE_LINES, MOST_FUNCTION_LINES, MOST_SCENARIO_LINES = 300, 40, 59
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-IMPORT_KERNELS = ("sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/")
+IMPORT_KERNELS = ("sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/", "sim/calibrate/")
 KERNELS_IMPORT = {"jax", "numpy", "chex", "kernels"}
-WITHOUT_JAX = ("sim/catalog/", "sim/measure/", "sim/schema.py", "sim/errors.py", "sim/units.py", "sim/results.py")
+WITHOUT_JAX = (
+    "sim/catalog/", "sim/measure/", "sim/profiles/", "sim/schema.py", "sim/errors.py", "sim/units.py", "sim/results.py",
+)  # fmt: skip
 HEAVY = {"jax", "numpy", "pydantic", "matplotlib", "rich"}
 # From top to bottom: nothing imports what stands in a line above its own.
 FLOORS = (
     ("sim.cli", "sim.commands", "sim.__main__"),
     ("sim.guide",),
     ("sim.verbs",),
-    ("sim.candidates", "sim.request", "sim.point", "sim.lower"),
+    ("sim.calibrate",),
+    ("sim.candidates", "sim.intervals", "sim.request", "sim.point", "sim.lower"),
     ("kernels",),
     ("sim.measure",),
 )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sim.profiles import Source
     from sim.results import Result
 
 
-def check(profile: Source = None) -> Result:
+def check(profile: str | None = None) -> Result:
     """Every claim of the sizing guide with the computed figure, the verdict, and the condition or what it would take.
 
     Columns: id, line (of the guide), section, claim, claimed, computed, verdict, condition.

@@ -47,7 +47,7 @@ PROVENANCE = (
 )
 
 
-def every_claim(profile: profiles.Source = None) -> Result:
+def every_claim(profile: str | None = None) -> Result:
     """Every claim with its figure, verdict and condition, one row a claim; `details["patterns"]` has the curves.
 
     Computed on the CPU, so that the last digit is the same with and without a GPU.

@@ -15,7 +15,6 @@ from sim import catalog
 from sim.formats import weight_bytes, weight_plan
 from sim.guide.claims import Claim
 from sim.params import count
-from sim.profiles import Source
 from sim.results import Result
 from sim.schema import DeviceRow, ModelRow
 from sim.verbs.estimate import estimate
@@ -75,11 +74,11 @@ def other(claim: Claim) -> Subject:
     )
 
 
-_PROFILE: ContextVar[Source] = ContextVar("profile", default=None)
+_PROFILE: ContextVar[str | None] = ContextVar("profile", default=None)
 
 
 @contextmanager
-def resting_on(profile: Source) -> Iterator[None]:
+def resting_on(profile: str | None) -> Iterator[None]:
     """Forecasts within rest on this profile."""
     before = _PROFILE.set(profile)
     try:
@@ -107,7 +106,7 @@ def _forecast(
     users: tuple[int, ...],
     gpu_layers: tuple[int, ...] | None,
     gpu_memory_utilization: float | None,
-    profile: Source,
+    profile: str | None,
 ) -> Result:
     padded = users + users[-1:] * (LENGTH - len(users)) if gpu_layers is None else users
     result = estimate(

@@ -12,7 +12,7 @@ from sim import catalog
 from sim.engines import engines
 from sim.errors import RoofcastError, did_you_mean, expect_text, sentence
 from sim.params import is_moe
-from sim.profiles.rows import ANY, KINDS, TABLES, Profile, architecture, architectures, level_of
+from sim.profiles.rows import ANY, KINDS, TABLES, Profile, Quantity, architecture, architectures, level_of
 from sim.schema import CompressedAttention, DeviceRow, GdnAttention, Mamba2Attention, MlaAttention, ModelRow
 from sim.toml_errors import Problems, read_toml
 
@@ -123,7 +123,7 @@ def provenance(profile: Profile | None, engine_id: str = "", device: DeviceRow |
     return f"profile: {profile.name} of {profile.created}{told}"
 
 
-def width(profile: Profile | None, quantity: str, level: float) -> tuple[float, float]:
+def width(profile: Profile | None, quantity: Quantity, level: float) -> tuple[float, float]:
     """(noise, half-width in standard deviations) of a quantity at a level; what has no table of its own has TPOT's.
 
     Raises RoofcastError where there is no profile with intervals, or the level is beyond its tables.

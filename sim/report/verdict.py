@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sim import errors
-from sim.report.number import ABSENT, show
+from sim.report.number import ABSENT, bare, show
 from sim.report.table import SETTING, SPEED, Column, grid, pairs, varying
 from sim.results import Result
 
@@ -42,7 +42,7 @@ _FITS = (
 _INTERVALS = (
     ("ttft_low_s", "ttft_high_s", "TTFT"),
     ("tpot_low_s", "tpot_high_s", "TPOT"),
-    ("e2e_low_s", "e2e_high_s", "whole answer"),
+    ("e2e_low_s", "e2e_high_s", "E2E"),
     ("user_low_tokens_per_s", "user_high_tokens_per_s", "tok/s/user"),
     ("output_low_tokens_per_s", "output_high_tokens_per_s", "tok/s"),
 )
@@ -122,12 +122,13 @@ def interval_table(result: Result, loads: Sequence[Column]) -> RenderableType:
 
 
 def _span(name: str, low: float | None, high: float | None) -> str:
-    """`9.8 to 12.9 ms`, or with both units where they differ."""
+    """`9.8 to 12.9 ms`; with both units where they differ, and none where the heading has it."""
     if low is None or high is None:
         return ABSENT
-    first, last = show(name, low), show(name, high)
-    same = first.rpartition(" ")[2] == last.rpartition(" ")[2]
-    return f"{first.rpartition(' ')[0] if same else first} to {last}"
+    cell = bare if name.endswith("tokens_per_s") else show
+    first, last = cell(name, low), cell(name, high)
+    number, _, unit = first.rpartition(" ")
+    return f"{number if last.endswith(f' {unit}') else first} to {last}"
 
 
 def _implied(result: Result, name: str) -> bool:

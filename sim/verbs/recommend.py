@@ -59,14 +59,9 @@ def recommend(
     given["context"] = prompt + output if context is None else context
     limits = Limits(**given)
     found = gather(
-        limits,
-        expect_names(hardware, "machines"),
-        expect_names(models, "models"),
-        expect_names(engines, "engines"),
-        kv,
-        precision_floor,
-        named(profile),
-    )
+        limits, expect_names(hardware, "machines"), expect_names(models, "models"), expect_names(engines, "engines"),
+        kv, precision_floor, named(profile),
+    )  # fmt: skip
     scores = score_many(found.models, found.devices, found.engines, found.which, found.points)
     reasons = np.asarray(rejections(found, scores, limits))
     accepted = np.flatnonzero(reasons == "")

@@ -63,10 +63,10 @@ def run(path: str | os.PathLike[str], *, profile: Source = None, interval: float
     scenario = load_scenario(path)
     results: dict[str, Result] = {}
     problems: list[str] = []
-    if profile is None:
-        profile = profile_of(scenario, path)
+    place = str(path) if profile is None else ""
+    profile = profile_of(scenario, path) if profile is None else profile
     level = scenario.interval if interval is None else interval
-    with _placed(str(path), problems):
+    with _placed(place, problems):
         calibrated = named(profile)
         level = None if level is None else check_level(level, calibrated)
     if problems:
