@@ -118,7 +118,8 @@ def engine(name: str) -> EngineRow:
 @functools.cache
 def efficiency_rows() -> tuple[EfficiencyRow, ...]:
     """Every efficiency row, least specific first; rows of equal reach keep the order of the file."""
-    rows = [row for _, row in read_rows([_HERE / "efficiency.toml"], "efficiency", EfficiencyRow)]
+    files = [_HERE / "efficiency.toml", _HERE / "silicon.toml"]
+    rows = [row for _, row in read_rows(files, "efficiency", EfficiencyRow)]
     return tuple(rows)
 
 

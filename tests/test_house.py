@@ -19,7 +19,9 @@ ROOMS = ("sim", "kernels", "tests", "bench")
 MOST_FILE_LINES, MOST_FUNCTION_LINES, MOST_SCENARIO_LINES = 300, 40, 59
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
-IMPORT_KERNELS = ("sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/", "sim/calibrate/")
+IMPORT_KERNELS = (
+    "sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/", "sim/calibrate/", "sim/silicon/",
+)  # fmt: skip
 KERNELS_IMPORT = {"jax", "numpy", "chex", "kernels"}
 WITHOUT_JAX = (
     "sim/catalog/", "sim/measure/", "sim/profiles/", "sim/schema.py", "sim/errors.py", "sim/units.py", "sim/results.py",
