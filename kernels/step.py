@@ -77,7 +77,8 @@ def _gemms(model: Model, device: Device, engine: Engine, layout: Layout, rank: L
     flops = 2.0 * model.gemm_params * share * rows
     bandwidth = device.bandwidth_bytes_per_s * engine.weight_bw_frac[model.gemm_kernel]
     rate = device.peak_flops_per_s[model.gemm_kernel] * engine.gemm_compute_frac[model.gemm_kernel]
-    return n_bytes, flops, divide(n_bytes, bandwidth), divide(flops, rate)
+    unpacking = divide(model.gemm_params * share * engine.unpack_flops[model.gemm_kernel], device.vector_flops_per_s)
+    return n_bytes, flops, divide(n_bytes, bandwidth), divide(flops, rate) + unpacking
 
 
 def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage: Load, rank: Load):
@@ -92,7 +93,9 @@ def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage
     flops = 2.0 * model.n_moe_layers * rows * model.expert_params / within
     bandwidth = device.bandwidth_bytes_per_s * engine.expert_bw_frac[model.expert_kernel]
     rate = device.peak_flops_per_s[model.expert_kernel] * engine.expert_compute_frac[model.expert_kernel]
-    return n_bytes, flops, divide(n_bytes, bandwidth), divide(flops, rate)
+    weights = model.n_moe_layers * on_rank * model.expert_params / within
+    unpacking = divide(weights * engine.unpack_flops[model.expert_kernel], device.vector_flops_per_s)
+    return n_bytes, flops, divide(n_bytes, bandwidth), divide(flops, rate) + unpacking
 
 
 def _attention(model: Model, device: Device, engine: Engine, layout: Layout, rank: Load):

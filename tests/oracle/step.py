@@ -70,7 +70,8 @@ def gemm(m: Spaces, d: Spaces, e: Spaces, x: Spaces, group: int, tokens: float, 
     flops = 2.0 * m.gemm_params[group] * held * (logits if group == HEAD else tokens)
     unit = m.gemm_kernel[group]
     memory_s = over(n_bytes, d.bandwidth_bytes_per_s * e.weight_bw_frac[unit])
-    return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.gemm_compute_frac[unit])
+    unpack_s = over(m.gemm_params[group] * held * e.unpack_flops[unit], d.vector_flops_per_s)
+    return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.gemm_compute_frac[unit]) + unpack_s
 
 
 def experts(m: Spaces, d: Spaces, e: Spaces, x: Spaces, tokens: float) -> Row:
@@ -78,14 +79,16 @@ def experts(m: Spaces, d: Spaces, e: Spaces, x: Spaces, tokens: float) -> Row:
     owned, sharing = m.n_experts / x.ep, x.tp * x.dp / x.ep
     uneven = e.expert_imbalance if x.ep > 1 else 1.0
     hit = distinct_experts(m.n_experts, m.n_experts_per_token, tokens, max(e.routing_skew, 1e-3))
-    n_bytes = flops = 0.0
+    n_bytes = flops = n_weights = 0.0
     for _ in range(int(m.n_moe_layers)):
         read = max(min(hit / x.ep * uneven, owned), min(hit, 1.0))  # a rank that reads at all reads a whole expert
         n_bytes += read * m.expert_bytes / sharing
+        n_weights += read * m.expert_params / sharing
         flops += 2.0 * tokens * m.n_experts_per_token / x.ep * uneven * m.expert_params / sharing
     unit = m.expert_kernel
     memory_s = over(n_bytes, d.bandwidth_bytes_per_s * e.expert_bw_frac[unit])
-    return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.expert_compute_frac[unit])
+    unpack_s = over(n_weights * e.unpack_flops[unit], d.vector_flops_per_s)
+    return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.expert_compute_frac[unit]) + unpack_s
 
 
 def attention(model: Model, d: Spaces, e: Spaces, x: Spaces, batch: Batch, part: float) -> list[Row]:
