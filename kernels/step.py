@@ -49,7 +49,9 @@ def step_time(model: Model, device: Device, engine: Engine, layout: Layout, load
     communication, sent = _communication(model, device, engine, layout, rank, tokens)
     host_s, host_bytes, host_flops = _host(model, device, engine, layout, stage, n_bytes, flops)
     busy = jnp.sum(seconds) + communication + host_s
-    extra = jnp.stack([communication, host_s, _launches(model, engine, layout, rank, busy), _scheduler(engine, layout, load)])
+    extra = jnp.stack(
+        [communication, host_s, _launches(model, engine, layout, rank, busy), _scheduler(engine, layout, load)]
+    )
     zero = jnp.zeros_like(communication)
     tail_bytes = jnp.stack([sent, host_bytes, zero, zero])
     seconds = jnp.concatenate([seconds, extra])

@@ -103,7 +103,8 @@ def test_a_faster_device_is_never_slower(part: str, machine: tuple, decode, pref
     assert np.all(np.delete(faster.seconds, LAUNCH) <= np.delete(base.seconds, LAUNCH) * SLACK)
 
 
-LONGER = ("layer_s", "eager_layer_s", "ungraphed_layer_s", "moe_layer_s", "mla_layer_s", "linear_layer_s", "step_s", "sequence_s",
+LONGER = ("layer_s", "eager_layer_s", "ungraphed_layer_s", "moe_layer_s", "mla_layer_s", "linear_layer_s", "step_s",
+          "sequence_s",
           "allreduce_s", "allreduce_log2_s")  # fmt: skip
 
 
