@@ -56,7 +56,9 @@ def step_time(model: Model, device: Device, engine: Engine, layout: Layout, load
     communication, sent = _communication(model, device, engine, layout, rank, tokens)
     host_s, host_bytes, host_flops = _host(model, device, engine, layout, stage, n_bytes, flops)
     busy = jnp.sum(seconds) + communication + host_s
-    extra = jnp.stack([communication, host_s, _launches(model, engine, layout, rank, busy), _scheduler(engine, layout, load)])
+    extra = jnp.stack(
+        [communication, host_s, _launches(model, engine, layout, rank, busy), _scheduler(engine, layout, load)]
+    )
     zero = jnp.zeros_like(communication)
     tail_bytes = jnp.stack([sent, host_bytes, zero, zero])
     seconds = jnp.concatenate([seconds, extra])
@@ -87,8 +89,9 @@ def _gemms(model: Model, device: Device, engine: Engine, layout: Layout, rank: L
     flops = 2.0 * model.gemm_params * share * rows
     bandwidth = device.bandwidth_bytes_per_s * engine.weight_bw_frac[model.gemm_kernel]
     rate = device.peak_flops_per_s[model.gemm_kernel] * engine.gemm_compute_frac[model.gemm_kernel]
+    unpacking = divide(model.gemm_params * share * engine.unpack_flops[model.gemm_kernel], device.vector_flops_per_s)
     moved = engine.activation_passes * activations(rows, model.gemm_launches, model.gemm_params * share, model)
-    return n_bytes, flops, divide(n_bytes + moved, bandwidth), divide(flops, rate)
+    return n_bytes, flops, divide(n_bytes + moved, bandwidth), divide(flops, rate) + unpacking
 
 
 def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage: Load, rank: Load):
@@ -104,7 +107,9 @@ def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage
     bandwidth = device.bandwidth_bytes_per_s * engine.expert_bw_frac[model.expert_kernel]
     rate = device.peak_flops_per_s[model.expert_kernel] * engine.expert_compute_frac[model.expert_kernel]
     moved = engine.expert_passes * activations(rows, 2.0, model.expert_params / within, model) * model.n_moe_layers
-    return n_bytes, flops, divide(n_bytes + moved, bandwidth), divide(flops, rate)
+    weights = model.n_moe_layers * on_rank * model.expert_params / within
+    unpacking = divide(weights * engine.unpack_flops[model.expert_kernel], device.vector_flops_per_s)
+    return n_bytes, flops, divide(n_bytes + moved, bandwidth), divide(flops, rate) + unpacking
 
 
 def _attention(model: Model, device: Device, engine: Engine, layout: Layout, rank: Load):

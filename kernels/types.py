@@ -82,6 +82,7 @@ class Device:
     bandwidth_bytes_per_s: Array
     peak_flops_per_s: Array  # (C,) rate of the unit that multiplies each weight kernel
     attention_flops_per_s: Array
+    vector_flops_per_s: Array  # of the units that unpack weights, beside those that multiply matrices
     link_bytes_per_s: Array
     link_latency_s: Array  # of a small message; the engine's own start-up time may be longer
     link_mesh_links: Array  # 0: switched; otherwise direct links, one a peer
@@ -107,6 +108,7 @@ class Engine:
     expert_bw_frac: Array  # (C,)
     gemm_compute_frac: Array  # (C,) of peak, dense GEMM at large batch
     expert_compute_frac: Array  # (C,)
+    unpack_flops: Array  # (C,) vector operations to unpack one weight, once a step
     kv_bw_frac: Array
     narrow_kv_bw_frac: Array  # where the kernel widens 8-bit entries before it multiplies
     attention_decode_frac: Array  # of peak FLOP/s

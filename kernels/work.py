@@ -67,11 +67,11 @@ def prefill_load(model: Model, n_tokens: Array, depth: Array, n_prompts: Array) 
     """A step in which `n_prompts` sequences with `depth` cached tokens each add `n_tokens / n_prompts` prompt tokens.
 
     Fewer than one prompt stands for a share of one, at its mean depth: its tokens, its attention, its share of the
-    logits. The cache is read once a chunk: (1 + m)/2m of the prompt, on average, for a share of 1/m.
+    logits. The cache is read once a chunk: what lies behind the prompt, and (1 + m)/2m of it, on average, for 1/m.
     """
     zero = jnp.zeros_like(model.attn_layers)
     each = n_tokens / jnp.maximum(n_prompts, 1e-6)
-    reads = jnp.maximum(n_prompts, 0.5 * (1.0 + n_prompts))
+    behind, reads = jnp.maximum(n_prompts, 1.0), jnp.maximum(n_prompts, 0.5 * (1.0 + n_prompts))
     ratio = model.tokens_per_entry
     local = jnp.where(model.local_entry_bytes > 0, clipped_pairs(depth, each, model.window_tokens), 0.0)
     most = jnp.minimum(model.topk_entries, MOST_ENTRIES) * ratio  # finite, for the sake of its gradient
@@ -81,14 +81,14 @@ def prefill_load(model: Model, n_tokens: Array, depth: Array, n_prompts: Array) 
         n_decode_tokens=jnp.zeros_like(n_tokens),
         n_prefill_tokens=n_tokens,
         n_logit_tokens=n_prompts,
-        n_sequences=jnp.maximum(n_prompts, 1.0),
+        n_sequences=behind,
         local_entries=zero,
         global_entries=zero,
         index_entries=zero,
         prefill_pairs=n_prompts * (local + jnp.where(model.entry_bytes > 0, seen, 0.0)),
         prefill_index_pairs=n_prompts * everything,
-        prefill_local_entries=reads * jnp.minimum(depth + each, model.window_tokens + each),
-        prefill_global_entries=reads * (depth + each) / ratio,
+        prefill_local_entries=behind * jnp.minimum(depth, model.window_tokens) + reads * each,
+        prefill_global_entries=(behind * depth + reads * each) / ratio,
     )
 
 

@@ -68,6 +68,7 @@ class EfficiencyRow(Row):
     expert_bw_frac: dict[Kernel, PositiveFloat] = {}
     gemm_compute_frac: dict[Kernel, PositiveFloat] = {}
     expert_compute_frac: dict[Kernel, PositiveFloat] = {}
+    unpack_flops: dict[Kernel, NonNegativeFloat] = {}
     kv_bw_frac: PositiveFloat | None = None
     narrow_kv_bw_frac: PositiveFloat | None = None
     attention_decode_frac: PositiveFloat | None = None

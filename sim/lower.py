@@ -162,6 +162,7 @@ def lower_device(machine: Machine, engine: EngineRow) -> Device:
         bandwidth_bytes_per_s=FLOAT(device.bandwidth_gb_per_s * units.GB),
         peak_flops_per_s=_floats(rates),
         attention_flops_per_s=FLOAT(peak["fp16"] * units.TERA),
+        vector_flops_per_s=FLOAT(peak.get("fp32", peak["fp16"]) * units.TERA),
         link_bytes_per_s=FLOAT(link.gb_per_s * units.GB),
         link_latency_s=FLOAT(link.latency_us * units.MICRO),
         link_mesh_links=FLOAT(link.mesh_links or 0),

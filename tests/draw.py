@@ -141,6 +141,7 @@ def devices(draw: Draw) -> Device:
         "bandwidth_bytes_per_s": draw(between(1e11, 8e12)),
         "peak_flops_per_s": draw(spread(1e13, 1e16, len(WEIGHT_KERNELS))),
         "attention_flops_per_s": draw(between(1e13, 2e15)),
+        "vector_flops_per_s": draw(between(1e12, 2e14)),
         "link_bytes_per_s": draw(between(5e9, 9e11)),
         "link_latency_s": draw(between(1e-6, 1e-4)),
         "link_mesh_links": draw(st.sampled_from([0, 3, 7])),
@@ -169,6 +170,7 @@ def engines(draw: Draw) -> Engine:
     values = {
         **dict(zip(fractions, draw(spread(0.05, 1.0, len(fractions))), strict=True)),
         **{name: draw(spread(0.05, 1.0, len(WEIGHT_KERNELS))) for name in by_kernel},
+        "unpack_flops": draw(st.sampled_from([[0.0] * len(WEIGHT_KERNELS), [8.0] * len(WEIGHT_KERNELS)])),
         **dict(zip(times, draw(spread(1e-7, 1e-4, len(times))), strict=True)),
         **{name: draw(spread(1e-7, 1e-4, len(WEIGHT_KERNELS))) for name in ("gemm_launch_s", "expert_launch_s")},
         "activation_passes": draw(between(0.1, 5.0)),

@@ -95,7 +95,7 @@ def test_idle_replicas_change_nothing_for_a_lone_user(machine: tuple, n: int) ->
 
 FASTER = {
     "memory": ("bandwidth_bytes_per_s",),
-    "compute": ("peak_flops_per_s", "attention_flops_per_s"),
+    "compute": ("peak_flops_per_s", "attention_flops_per_s", "vector_flops_per_s"),
     "links": ("link_bytes_per_s", "allreduce_bytes_per_s", "scale_out_bytes_per_s"),
 }
 

@@ -72,7 +72,8 @@ def gemm(m: Spaces, d: Spaces, e: Spaces, x: Spaces, group: int, tokens: float, 
     rows = logits if group == HEAD else tokens
     moved = e.activation_passes * crossing(m, rows, m.gemm_launches[group], m.gemm_params[group] * held)
     memory_s = over(n_bytes + moved, d.bandwidth_bytes_per_s * e.weight_bw_frac[unit])
-    return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.gemm_compute_frac[unit])
+    unpack_s = over(m.gemm_params[group] * held * e.unpack_flops[unit], d.vector_flops_per_s)
+    return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.gemm_compute_frac[unit]) + unpack_s
 
 
 def crossing(m: Spaces, rows: float, n_matrices: float, params: float) -> float:
@@ -91,16 +92,18 @@ def experts(m: Spaces, d: Spaces, e: Spaces, x: Spaces, tokens: float) -> Row:
     owned, sharing = m.n_experts / x.ep, x.tp * x.dp / x.ep
     uneven = e.expert_imbalance if x.ep > 1 else 1.0
     hit = distinct_experts(m.n_experts, m.n_experts_per_token, tokens, max(e.routing_skew, 1e-3))
-    n_bytes = flops = moved = 0.0
+    n_bytes = flops = moved = n_weights = 0.0
     for _ in range(int(m.n_moe_layers)):
         rows = tokens * m.n_experts_per_token / x.ep * uneven
         moved += e.expert_passes * crossing(m, rows, 2, m.expert_params / sharing)
         read = max(min(hit / x.ep * uneven, owned), min(hit, 1.0))  # a rank that reads at all reads a whole expert
         n_bytes += read * m.expert_bytes / sharing
+        n_weights += read * m.expert_params / sharing
         flops += 2.0 * tokens * m.n_experts_per_token / x.ep * uneven * m.expert_params / sharing
     unit = m.expert_kernel
     memory_s = over(n_bytes + moved, d.bandwidth_bytes_per_s * e.expert_bw_frac[unit])
-    return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.expert_compute_frac[unit])
+    unpack_s = over(n_weights * e.unpack_flops[unit], d.vector_flops_per_s)
+    return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.expert_compute_frac[unit]) + unpack_s
 
 
 def attention(model: Model, d: Spaces, e: Spaces, x: Spaces, batch: Batch, part: float) -> list[Row]:

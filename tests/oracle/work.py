@@ -71,8 +71,8 @@ def layer_work(layer: SimpleNamespace, batch: Batch, tp: float) -> SimpleNamespa
     for count, tokens in batch.decode:
         _add(out, count, _decode_one(layer, tokens))
     for count, depth, n in batch.prefill:
-        read = _prefill_reads(layer, depth, n)
-        _add(out, count if count >= 1.0 else 0.5 * (1.0 + count), read)  # the first of m chunks reads 1/m, the last all
+        own = n if count >= 1.0 else 0.5 * (1.0 + count) * n  # the first of m chunks reads 1/m of it, the last all
+        _add(out, max(count, 1.0), _prefill_reads(layer, depth, own))
         _add(out, count, _prefill_flops(layer, depth, n))
     for name, value in vars(out).items():
         setattr(out, name, batch.copies * value)
@@ -111,8 +111,8 @@ def _decode_one(layer: SimpleNamespace, tokens: float) -> dict[str, float]:
     }
 
 
-def _prefill_reads(layer: SimpleNamespace, depth: float, n: int) -> dict[str, float]:
-    """Cache behind and of the new tokens of one prompt, read once for all of them."""
+def _prefill_reads(layer: SimpleNamespace, depth: float, n: float) -> dict[str, float]:
+    """Cache behind one prompt, and of `n` of its own tokens, read once for all of them."""
     ratio = layer.tokens_per_entry
     window = min(depth, layer.window_tokens) + n
     return {
