@@ -13,11 +13,12 @@ from pathlib import Path
 
 import measured_names as names
 import numpy as np
+from harness import REQUESTS_PER_USER, settings
 from measured_names import Unusable
 
 import sim
 from sim import catalog, formats, params, units
-from sim.engines import engines
+from sim.engines import engines, limits
 from sim.errors import RoofcastError, why_reasons
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "measurements"
@@ -49,6 +50,10 @@ class Case:
     output: int
     measured_s: float
     moe: bool
+    n_requests: float = np.inf
+    length_spread: float = 0.0
+    max_batched_tokens: float = np.nan  # NaN: the engine's default
+    admission_steps: float = 1.0
 
     @property
     def column(self) -> str:
@@ -169,6 +174,8 @@ def silicon_case(row: Row) -> Case:
         output=round(share * float(row["osl"])),
         measured_s=float(row["tpot_ms"]) * units.MILLI,
         moe=moe,
+        n_requests=REQUESTS_PER_USER * names.whole(row["concurrency"]),
+        **settings(row, runs),
     )
 
 
@@ -212,11 +219,20 @@ def naive_roofline(cases: Sequence[Case]) -> np.ndarray:
 
 def _estimate(cases: Sequence[Case]) -> sim.Result:
     first = cases[0]
+    asked = np.array([c.max_batched_tokens for c in cases])
     return sim.estimate(
         first.model, first.machine, engine=first.engine, weights=first.weights, kv=first.kv,
         tp=first.tp, pp=first.pp, ep=first.ep, dp=first.dp,
         concurrency=[c.concurrency for c in cases], prompt=[c.prompt for c in cases], output=[c.output for c in cases],
+        n_requests=[c.n_requests for c in cases], length_spread=[c.length_spread for c in cases],
+        max_num_batched_tokens=np.where(np.isnan(asked), engines_limit(first), asked),
+        admission_steps=[c.admission_steps for c in cases],
     )  # fmt: skip
+
+
+def engines_limit(case: Case) -> int:
+    """The token budget that the engine picks on this machine."""
+    return limits(engines()[case.engine], catalog.machine(case.machine).device).max_batched_tokens
 
 
 @functools.cache

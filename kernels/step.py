@@ -160,7 +160,13 @@ def _launches(model: Model, engine: Engine, rank: Load, busy_s: Array) -> Array:
         + model.n_mla_layers * engine.mla_layer_s
         + model.n_linear_layers * engine.linear_layer_s
     )
-    one_by_one = jnp.maximum(0.5 * model.n_blocks * engine.eager_layer_s - busy_s, fixed)
+    eager = (
+        0.5 * model.n_blocks * engine.eager_layer_s
+        + model.n_moe_layers * engine.eager_moe_layer_s
+        + model.n_mla_layers * engine.eager_mla_layer_s
+        + model.n_linear_layers * engine.eager_linear_layer_s
+    )
+    one_by_one = jnp.maximum(eager - busy_s, fixed)
     idle = rank.n_decode_tokens + rank.n_prefill_tokens <= 0
     return jnp.where(idle, 0.0, jnp.where(rank.n_prefill_tokens > 0, one_by_one, fixed))
 

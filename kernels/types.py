@@ -113,7 +113,10 @@ class Engine:
     routing_skew: Array
     expert_imbalance: Array  # fullest EP rank over the mean
     layer_s: Array
-    eager_layer_s: Array  # launches of a layer outside a captured graph
+    eager_layer_s: Array  # launches of a layer outside a captured graph; more for each kind:
+    eager_moe_layer_s: Array
+    eager_mla_layer_s: Array
+    eager_linear_layer_s: Array
     moe_layer_s: Array
     mla_layer_s: Array
     linear_layer_s: Array
@@ -128,6 +131,8 @@ class Engine:
     block_tokens: Array
     max_batched_tokens: Array
     max_sequences: Array
+    admission_steps: Array  # decode steps from one look at new prompts to the next
+    lockstep_frac: Array  # share of sequences of equal length that stay together once they started together
     mixes_prefill: Array  # 1: prefill chunks share steps with decode, 0: prefill pauses decode
     pipelines: Array  # 1: pipeline stages decode different micro-batches at once
     pipelines_prompts: Array  # 1: chunks of a prompt follow each other through the stages
@@ -159,6 +164,8 @@ class Workload:
     output_tokens: Array
     context_tokens: Array  # to reserve for a sequence, at least prompt + output
     kv_pool_tokens: Array  # stated by the user, or inf: follows from memory
+    n_requests: Array  # of a benchmark that starts with all users at once; inf: an endless loop
+    length_spread: Array  # width of the uniform range of lengths, over their mean
 
 
 @pytree

@@ -50,6 +50,7 @@ class EngineRow(Row):
     logit_bytes_per_sequence: NonNegativeFloat
     block_tokens: PositiveInt
     request_ms: NonNegativeFloat
+    admission_steps: PositiveFloat = 1.0
     limits: tuple[StepLimits, ...]
     sources: dict[str, str]
     confidence: Confidence
@@ -71,10 +72,14 @@ class EfficiencyRow(Row):
     link_frac: PositiveFloat | None = None
     host_bw_frac: PositiveFloat | None = None
     sharpness: PositiveFloat | None = None
+    lockstep_frac: NonNegativeFloat | None = None
     routing_skew: NonNegativeFloat | None = None
     expert_imbalance: PositiveFloat | None = None
     layer_us: NonNegativeFloat | None = None
     eager_layer_us: NonNegativeFloat | None = None
+    eager_moe_layer_us: NonNegativeFloat | None = None
+    eager_mla_layer_us: NonNegativeFloat | None = None
+    eager_linear_layer_us: NonNegativeFloat | None = None
     moe_layer_us: NonNegativeFloat | None = None
     mla_layer_us: NonNegativeFloat | None = None
     linear_layer_us: NonNegativeFloat | None = None

@@ -183,6 +183,7 @@ def lower_engine(row: EngineRow, machine: Machine) -> Engine:
         max_batched_tokens=FLOAT(default.max_batched_tokens),
         max_sequences=FLOAT(default.max_sequences),
         mixes_prefill=FLOAT(row.mixes_prefill),
+        admission_steps=FLOAT(row.admission_steps),
         pipelines=FLOAT(row.pipelines),
         pipelines_prompts=FLOAT(row.pipelines_prompts),
         reserves_context=FLOAT(row.reserves_context),

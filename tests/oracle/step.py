@@ -151,4 +151,7 @@ def launches(m: Spaces, e: Spaces, tokens: float, has_prompt: bool, busy_s: floa
         seconds += e.moe_layer_s if layer < m.n_moe_layers else 0.0
         seconds += e.mla_layer_s if layer < m.n_mla_layers else 0.0
         seconds += e.linear_layer_s if layer < m.n_linear_layers else 0.0
+        one_by_one += e.eager_moe_layer_s if layer < m.n_moe_layers else 0.0
+        one_by_one += e.eager_mla_layer_s if layer < m.n_mla_layers else 0.0
+        one_by_one += e.eager_linear_layer_s if layer < m.n_linear_layers else 0.0
     return max(seconds, one_by_one - busy_s) if has_prompt else seconds
