@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kernels.first_token import Full, line_of_paused, line_of_shared, mean_of_run
 from kernels.memory import rank_cache_bytes, sequences_in
 from kernels.roofline import divide
 from kernels.step import micro_batches, step_time
@@ -26,8 +27,6 @@ from kernels.types import (
 from kernels.work import combine, decode_load, prefill_load
 
 MEAN_FILL = 0.75  # share of its output that a sequence holds when memory is contended (fit on queued serving rows)
-CLUMPED = 1 / 3  # of others' prefills, where they pause decode, waited for before the first token: 0 if sequences are
-# spread evenly, 1/2 in lockstep
 
 
 @pytree
@@ -46,14 +45,15 @@ def steady(model: Model, device: Device, engine: Engine, layout: Layout, load: W
     R sequences run: concurrency, capped by what the KV cache holds and by the engine. A request takes the front end,
     a wait in line, its own prefill, and (O − 1)·TPOT; throughput is the least of users / that time, R / the time in a
     slot, and what prefill alone can do (asymptotic bounds of closed queueing networks: Denning and Buzen, 1978). What
-    exceeds a bound waits: by Little's law a request spends users / throughput in all.
+    exceeds a bound waits: by Little's law a request spends users / throughput in all. TTFT is the mean over n_requests.
     """
     running = running_sequences(model, engine, layout, load, mem)
     chunk, share = mixing(engine, layout, running, load.prompt_tokens, load.output_tokens)
-    decode, alone, wave, mixed = four_steps(model, device, engine, layout, load, running, chunk)
+    decode, alone, wave, mixed, filled = five_steps(model, device, engine, layout, load, running, chunk)
     t_prefill, t_wave = (t.total_s * serial_chunks(engine, layout, load.prompt_tokens) for t in (alone, wave))
-    shared = shared_pace(engine, layout, load, running, chunk, share, decode.total_s, mixed.total_s, t_prefill)
-    paused = paused_pace(layout, load, running, decode.total_s, t_prefill, t_wave)
+    full = full_steps(engine, layout, load, running, filled.total_s)
+    shared = shared_pace(engine, layout, load, running, chunk, share, decode.total_s, mixed.total_s, t_prefill, full)
+    paused = paused_pace(engine, layout, load, running, decode.total_s, t_prefill, t_wave, full)
     pace = jax.tree.map(lambda a, b: jnp.where(engine.mixes_prefill > 0, a, b), shared, paused)
     decoding = (load.output_tokens - 1.0) * pace.tpot_s
     service = engine.request_s + pace.line_s + pace.own_s + decoding
@@ -61,14 +61,16 @@ def steady(model: Model, device: Device, engine: Engine, layout: Layout, load: W
     users, busy = jnp.maximum(each, 1.0), jnp.minimum(each, 1.0)
     in_slots = users / running * (pace.own_s + decoding)
     wait = jnp.maximum(jnp.maximum(in_slots, users / pace.most_per_s) - service, 0.0)
-    rate = users / (service + wait)
+    later, opening = pace.line_s + pace.own_s, jnp.maximum(0.5 * (full.wave_s + full.step_s), t_prefill)
+    ttft = engine.request_s + mean_of_run(load, users, running, later, opening, wait)
+    rate = users / jnp.maximum(service + wait, ttft + decoding)
     mbu, mfu = utilization(model, device, engine, layout, load, running, decode, alone, pace.tpot_s, rate)
     return Steady(
         running_sequences=running * layout.replicas * busy,
-        ttft_s=engine.request_s + pace.line_s + pace.own_s + wait,
+        ttft_s=ttft,
         tpot_s=pace.tpot_s,
         itl_s=pace.tpot_s,
-        e2e_s=service + wait,
+        e2e_s=ttft + decoding,
         decode_step_s=decode.total_s,
         prefill_s=t_prefill,
         requests_per_s=rate * layout.replicas * busy,
@@ -89,35 +91,51 @@ def shared_pace(
     t_dec: Array,
     t_mix: Array,
     t_prefill: Array,
+    full: Full,
 ) -> Pace:
     """Prefill chunks share steps with decode: TPOT = t_dec + s·(t_mix − t_dec), s the share of mixed steps.
 
-    A prompt joins the step after the one under way (half a step on average), and takes P/c mixed steps of its rank;
-    no more than c tokens of prompts pass in a step.
+    A prompt joins the step after the one under way, and takes P/c mixed steps of its rank; no more than c tokens of
+    prompts pass in a step.
     """
     crowd = running > 1.0
     tpot = t_dec + share * jnp.maximum(t_mix - t_dec, 0.0)
-    steps = jnp.maximum(load.prompt_tokens * busy_ranks(layout, running) / chunk, 1.0)
+    ranks = busy_ranks(layout, running)
+    steps = jnp.maximum(load.prompt_tokens * ranks / chunk, 1.0)
     passes = through_stages(engine, layout, steps)
+    own = jnp.where(crowd, jnp.maximum(passes * t_mix, t_prefill), t_prefill)
+    others_per_s = jnp.maximum(running / ranks - 1.0, 0.0) / (load.output_tokens * tpot + own)
+    line = line_of_shared(engine, load, full, others_per_s, share, t_dec, t_mix, tpot, own)
     return Pace(
         tpot_s=tpot,
-        line_s=jnp.where(crowd, 0.5 * tpot, 0.0),
-        own_s=jnp.where(crowd, jnp.maximum(passes * t_mix, t_prefill), t_prefill),
+        line_s=jnp.where(crowd, line, 0.0),
+        own_s=own,
         most_per_s=chunk / load.prompt_tokens / t_mix * steps / passes,
     )
 
 
-def paused_pace(layout: Layout, load: Workload, running: Array, t_dec: Array, t_prefill: Array, t_wave: Array) -> Pace:
+def paused_pace(
+    engine: Engine,
+    layout: Layout,
+    load: Workload,
+    running: Array,
+    t_dec: Array,
+    t_prefill: Array,
+    t_wave: Array,
+    full: Full,
+) -> Pace:
     """Prefill pauses decode: while a request runs, each of the others of its rank is prefilled once.
 
-    Of that queue a part is waited for before the first token (sequences that were paused together end together), the
-    rest slows the decode: TPOT = t_dec + (1 − k)·(R/n − 1)·t_wave / O over n ranks.
+    Of that queue a part is waited for before the first token, the rest q slows the decode: TPOT = t_dec + q / O.
     """
     ranks = busy_ranks(layout, running)
-    queue = jnp.maximum(running / ranks - 1.0, 0.0) * t_wave
+    others = jnp.maximum(running / ranks - 1.0, 0.0)
+    queue = others * t_wave
+    cycle = load.output_tokens * t_dec + queue + t_wave
+    line, before = line_of_paused(engine, load, full, others / cycle, t_dec, t_wave, cycle)
     return Pace(
-        tpot_s=t_dec + (1.0 - CLUMPED) * queue / load.output_tokens,
-        line_s=CLUMPED * queue,
+        tpot_s=t_dec + jnp.maximum(queue - before, 0.0) / load.output_tokens,
+        line_s=jnp.where(others > 0, line, 0.0),
         own_s=jnp.where(running > 1.0, t_wave, t_prefill),
         most_per_s=ranks / t_wave,
     )
@@ -128,11 +146,11 @@ def busy_ranks(layout: Layout, running: Array) -> Array:
     return jnp.clip(running, 1.0, layout.dp)
 
 
-def four_steps(
+def five_steps(
     model: Model, device: Device, engine: Engine, layout: Layout, load: Workload, running: Array, chunk: Array
 ) -> tuple[StepTime, ...]:
     """One mapped kernel for: decode; a prompt (or an equal chunk of it) on one rank; on every busy rank; decode and
-    prefill in one step.
+    prefill in one step; a full step of prompts, beside which half of the others decode.
     """
     prompt = load.prompt_tokens
     zero = jnp.zeros_like(prompt)
@@ -141,9 +159,25 @@ def four_steps(
     alone = prefill_load(model, prompt * part, zero, part)
     wave = jax.tree.map(lambda amount: amount * busy_ranks(layout, running), alone)
     mixed = combine(decode, prefill_load(model, chunk, zero, chunk / prompt))
-    loads = jax.tree.map(lambda *parts: jnp.stack(parts), decode, alone, wave, mixed)
+    tokens = full_tokens(engine, layout, load, running)
+    beside = decode_load(model, 0.5 * engine.mixes_prefill * (running - 1.0), mean_context(load))
+    filled = combine(beside, prefill_load(model, tokens, zero, tokens / prompt))
+    loads = jax.tree.map(lambda *parts: jnp.stack(parts), decode, alone, wave, mixed, filled)
     steps = jax.vmap(step_time, in_axes=(None, None, None, None, 0))(model, device, engine, layout, loads)
-    return tuple(jax.tree.map(lambda part, i=i: part[i], steps) for i in range(4))
+    return tuple(jax.tree.map(lambda part, i=i: part[i], steps) for i in range(5))
+
+
+def full_tokens(engine: Engine, layout: Layout, load: Workload, running: Array) -> Array:
+    """Prompt tokens of a step that is as full as budget and running sequences allow."""
+    return jnp.minimum(budget_left(engine, layout, running), running * load.prompt_tokens)
+
+
+def full_steps(engine: Engine, layout: Layout, load: Workload, running: Array, step_s: Array) -> Full:
+    """The times of such steps, from those of one."""
+    tokens = full_tokens(engine, layout, load, running)
+    steps = running * load.prompt_tokens / tokens
+    prompts = tokens / (load.prompt_tokens * busy_ranks(layout, running))
+    return Full(step_s=step_s, prompt_s=step_s / prompts, wave_s=through_stages(engine, layout, steps) * step_s)
 
 
 def mean_context(load: Workload) -> Array:
@@ -182,14 +216,19 @@ def sequences_held(model: Model, layout: Layout, mem: Memory, load: Workload, to
     return jnp.floor(jnp.minimum(from_memory, load.kv_pool_tokens / tokens)) * layout.dp
 
 
+def budget_left(engine: Engine, layout: Layout, running: Array) -> Array:
+    """Prompt tokens for which the budget has room, beside the running sequences where they share it."""
+    budget = engine.max_batched_tokens * layout.dp * in_flight(engine, layout)
+    return jnp.maximum(budget - engine.mixes_prefill * running, 1.0)
+
+
 def mixing(engine: Engine, layout: Layout, running: Array, prompt: Array, output: Array) -> tuple[Array, Array]:
     """(prefill tokens of a mixed step, share of a sequence's decode steps that others' prompts make mixed).
 
     A request is m steps in prefill and O in decode, and R prompts pass in that time. A mixed step carries one prompt a
     busy rank, more where prompts come faster, and at most what the budget leaves.
     """
-    budget = engine.max_batched_tokens * layout.dp * in_flight(engine, layout)
-    left = jnp.maximum(budget - running, 1.0)
+    left = budget_left(engine, layout, running)
     whole = prompt * busy_ranks(layout, running)
     per_step = running * prompt / (output + jnp.maximum(whole / left, 1.0))
     chunk = jnp.clip(per_step, jnp.minimum(whole, left), left)

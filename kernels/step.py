@@ -183,8 +183,14 @@ def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: 
         + model.n_linear_layers * engine.linear_layer_s
         + model.n_indexer_layers * engine.indexer_layer_s
     )
+    eager_s = (
+        0.5 * model.n_blocks * engine.eager_layer_s
+        + model.n_moe_layers * engine.eager_moe_layer_s
+        + model.n_mla_layers * engine.eager_mla_layer_s
+        + model.n_linear_layers * engine.eager_linear_layer_s
+    )
     apart = fixed + 0.5 * model.n_blocks * engine.ungraphed_layer_s
-    one_by_one = jnp.maximum(0.5 * model.n_blocks * engine.eager_layer_s - busy_s, apart)
+    one_by_one = jnp.maximum(eager_s - busy_s, apart)
     idle = rank.n_decode_tokens + rank.n_prefill_tokens <= 0
     eager = (rank.n_prefill_tokens > 0) | (rank.n_decode_tokens * layout.pp > engine.graph_tokens)
     return jnp.where(idle, 0.0, jnp.where(eager, one_by_one, fixed))

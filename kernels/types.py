@@ -127,8 +127,11 @@ class Engine:
     expert_launch_s: Array  # (C,) of the grouped kernels of one MoE layer
     attention_launch_s: Array  # of a layer's attention or state kernels
     layer_s: Array  # of a layer, all other kernels
-    eager_layer_s: Array  # launches of a layer outside a captured graph: at least so long
     ungraphed_layer_s: Array  # gaps between the kernels of a layer outside a captured graph: so much longer
+    eager_layer_s: Array  # launches of a layer outside a captured graph: at least so long; more for each kind:
+    eager_moe_layer_s: Array
+    eager_mla_layer_s: Array
+    eager_linear_layer_s: Array
     moe_layer_s: Array
     mla_layer_s: Array
     linear_layer_s: Array
@@ -147,6 +150,8 @@ class Engine:
     max_batched_tokens: Array
     max_sequences: Array
     graph_tokens: Array  # most decode tokens, times stages, of a step that replays a captured graph
+    admission_steps: Array  # decode steps from one look at new prompts to the next
+    lockstep_frac: Array  # share of sequences of equal length that stay together once they started together
     mixes_prefill: Array  # 1: prefill chunks share steps with decode, 0: prefill pauses decode
     pipelines: Array  # 1: pipeline stages decode different micro-batches at once
     pipelines_prompts: Array  # 1: chunks of a prompt follow each other through the stages; below, with waits; 0: not
@@ -179,6 +184,8 @@ class Workload:
     output_tokens: Array
     context_tokens: Array  # to reserve for a sequence, at least prompt + output
     kv_pool_tokens: Array  # stated by the user, or inf: follows from memory
+    n_requests: Array  # of a benchmark that starts with all users at once; inf: an endless loop
+    length_spread: Array  # width of the uniform range of lengths, over their mean
 
 
 @pytree

@@ -95,7 +95,7 @@ class Candidates:
         fixed = {
             "dp": 1, "host_layer_frac": 0, "host_expert_frac": 0, "concurrency": load.users,
             "prompt_tokens": load.prompt, "output_tokens": load.output, "context_tokens": load.context,
-            "kv_pool_tokens": NO_LIMIT,
+            "kv_pool_tokens": NO_LIMIT, "n_requests": NO_LIMIT, "length_spread": 0, "admission_steps": 1,
         }  # fmt: skip
         same = {name: np.full(len(table), value, np.float32) for name, value in fixed.items()}
         return Point(**same, **{name: table[:, i] for i, name in enumerate(names)})

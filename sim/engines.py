@@ -53,6 +53,7 @@ class EngineRow(Row):
     block_tokens: PositiveInt
     graph_tokens: PositiveInt | None = None
     request_ms: NonNegativeFloat
+    admission_steps: PositiveFloat = 1.0
     limits: tuple[StepLimits, ...]
     sources: dict[str, str]
     confidence: Confidence
@@ -80,6 +81,7 @@ class EfficiencyRow(Row):
     link_frac: PositiveFloat | None = None
     host_bw_frac: PositiveFloat | None = None
     sharpness: PositiveFloat | None = None
+    lockstep_frac: NonNegativeFloat | None = None
     routing_skew: NonNegativeFloat | None = None
     expert_imbalance: PositiveFloat | None = None
     activation_passes: NonNegativeFloat | None = None
@@ -90,6 +92,9 @@ class EfficiencyRow(Row):
     layer_us: NonNegativeFloat | None = None
     eager_layer_us: NonNegativeFloat | None = None
     ungraphed_layer_us: NonNegativeFloat | None = None
+    eager_moe_layer_us: NonNegativeFloat | None = None
+    eager_mla_layer_us: NonNegativeFloat | None = None
+    eager_linear_layer_us: NonNegativeFloat | None = None
     moe_layer_us: NonNegativeFloat | None = None
     mla_layer_us: NonNegativeFloat | None = None
     linear_layer_us: NonNegativeFloat | None = None

@@ -230,6 +230,7 @@ def _engine(row: EngineRow, machine: Machine, merged: dict) -> Engine:
         max_sequences=FLOAT(default.max_sequences),
         graph_tokens=FLOAT(row.graph_tokens or NO_LIMIT),
         mixes_prefill=FLOAT(row.mixes_prefill),
+        admission_steps=FLOAT(row.admission_steps),
         pipelines=FLOAT(row.pipelines),
         pipelines_prompts=FLOAT(row.pipelines_prompts),
         last_token_alone=FLOAT(row.last_token_alone),

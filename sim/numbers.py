@@ -15,13 +15,15 @@ from sim.errors import RoofcastError, sentence, shown
 
 DEVICES = ("gpus", "tp", "pp", "ep", "dp", "replicas")
 COUNTS = ("concurrency", "users", "prompt", "output", "context", "max_num_batched_tokens", "max_num_seqs",
-          "kv_blocks", "top", "per_model")  # fmt: skip
+          "kv_blocks", "admission_steps", "top", "per_model")  # fmt: skip
 WHOLE = (*DEVICES, *COUNTS, "gpu_layers")
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(COUNTS, (1, LARGEST_COUNT)),
     **dict.fromkeys(DEVICES, (1, MOST_DEVICES)),
     "gpu_layers": (0, LARGEST_COUNT),
     "cpu_moe_frac": (0, 1),
+    "length_spread": (0, 2),
+    "n_requests": (1, float("inf")),
     "gpu_memory_utilization": (LEAST_SHARE, 1),
     **dict.fromkeys(("price", "usd", "usd_per_hour"), (LEAST_USD, MOST_USD)),
     **dict.fromkeys(("ttft_s", "tpot_s"), (1e-9, LARGEST_COUNT)),

@@ -45,9 +45,12 @@ class Point:
     output_tokens: Array
     context_tokens: Array
     kv_pool_tokens: Array
+    n_requests: Array
+    length_spread: Array
     max_batched_tokens: Array
     max_sequences: Array
     memory_frac: Array
+    admission_steps: Array
     usd_per_device_s: Array
     usd_per_joule: Array
 
@@ -72,6 +75,7 @@ def split(engine: Engine, point: Point) -> tuple[Engine, Layout, Workload]:
         max_batched_tokens=point.max_batched_tokens,
         max_sequences=point.max_sequences,
         memory_frac=point.memory_frac,
+        admission_steps=point.admission_steps,
     )
     layout = Layout(**{f.name: getattr(point, f.name) for f in fields(Layout)})
     return tuned, layout, Workload(**{f.name: getattr(point, f.name) for f in fields(Workload)})

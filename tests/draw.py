@@ -13,6 +13,7 @@ from kernels.types import GEMM_GROUPS, N_ATTENTION_SLOTS, WEIGHT_KERNELS, Device
 
 INF = float("inf")
 Draw = Callable[[st.SearchStrategy], Any]
+ENDLESS = st.just(INF)
 EMPTY_SLOT = {
     "attn_layers": 0, "attn_stored_frac": 1, "attn_kv_heads": 1, "attn_heads": 1, "attn_min_heads": 1,
     "local_entry_bytes": 0, "window_tokens": 0, "entry_bytes": 0, "tokens_per_entry": 1, "topk_entries": INF,
@@ -186,6 +187,7 @@ def engines(draw: Draw) -> Engine:
         "max_batched_tokens": draw(st.sampled_from([512, 2048, 8192])),
         "max_sequences": draw(st.sampled_from([16, 256, 1024])),
         "graph_tokens": draw(st.sampled_from([INF, INF, 1, 20])),
+        "admission_steps": draw(st.sampled_from([1, 1, 10])),
         **{name: draw(st.sampled_from([0, 1])) for name in POLICIES},
     }
     return cast(Engine, values)
@@ -209,8 +211,8 @@ def layouts(draw: Draw, hosts: bool = True, dps: tuple[int, ...] = (1, 1, 2, 8))
 
 
 @st.composite
-def workloads(draw: Draw, most_prompt_tokens: int = 20000) -> Workload:
-    """One user or thousands, short or long prompts and outputs."""
+def workloads(draw: Draw, most_prompt_tokens: int = 20000, runs: st.SearchStrategy[float] = ENDLESS) -> Workload:
+    """One user or thousands, short or long prompts and outputs. runs: requests of a run."""
     prompt, output = draw(st.integers(1, most_prompt_tokens)), 4 * draw(st.integers(1, 1000))
     values = {
         "concurrency": draw(st.sampled_from([1, 2, 7, 64, 1000, 5000])),
@@ -218,5 +220,7 @@ def workloads(draw: Draw, most_prompt_tokens: int = 20000) -> Workload:
         "output_tokens": output,
         "context_tokens": prompt + output + draw(st.sampled_from([0, 1, 5000])),
         "kv_pool_tokens": draw(st.sampled_from([INF, INF, 1e5, 1e7])),
+        "n_requests": draw(runs),
+        "length_spread": draw(st.sampled_from([0, 0.2, 1])),
     }
     return cast(Workload, values)

@@ -53,8 +53,11 @@ def point(layout: Layout, engine: Engine, **asked: Any) -> Point:
     """A point with the engine's own limits, at one dollar a second."""
     values = {
         **vars(layout),
+        "n_requests": np.inf,
+        "length_spread": 0.0,
         **asked,
         "kv_pool_tokens": np.inf,
+        "admission_steps": engine.admission_steps,
         "max_batched_tokens": engine.max_batched_tokens,
         "max_sequences": engine.max_sequences,
         "memory_frac": engine.memory_frac,

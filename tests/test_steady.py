@@ -38,7 +38,13 @@ RTOLS = {np.float32: {"ttft_s": 5e-5, "e2e_s": 5e-5, "requests_per_s": 5e-5}, np
 
 @pytest.mark.parametrize("dtype", RTOLS)
 @given(
-    st.tuples(draw.models(), draw.devices(), draw.engines(), draw.layouts(), draw.workloads(most_prompt_tokens=3000))
+    st.tuples(
+        draw.models(),
+        draw.devices(),
+        draw.engines(),
+        draw.layouts(),
+        draw.workloads(3000, st.sampled_from([np.inf, 40, 10000])),
+    )
 )
 def test_steady(dtype: type, arguments: tuple) -> None:
     with jax.enable_x64(dtype is np.float64):

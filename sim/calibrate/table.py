@@ -60,7 +60,7 @@ def tabulate(rows: Sequence[Measurement]) -> tuple[Table, list[Unused]]:
     """(The table of the rows that can be forecast, the others with the reason why not)."""
     together: dict[tuple, list[Measurement]] = {}
     for row in rows:
-        together.setdefault((*row.group(), *sorted(row.limits.items())), []).append(row)
+        together.setdefault((*row.group(), *sorted(row.limits)), []).append(row)
     blocks: list[_Block] = []
     unused: list[Unused] = []
     for members in together.values():
@@ -90,17 +90,19 @@ def observe_point(model: Model, device: Device, engine: Engine, point: Point, de
 
 
 def _load(row: Measurement) -> Load:
-    return (row.concurrency, max(round(row.prompt), 1), max(round(row.output), 1), row.depth, row.n_requests)
+    limits = (row.limits[name] for name in sorted(row.limits))
+    return (row.concurrency, max(round(row.prompt), 1), max(round(row.output), 1), row.depth, row.n_requests, *limits)
 
 
 def _block(rows: list[Measurement]) -> _Block:
     first = rows[0]
     loads = tuple(dict.fromkeys(_load(row) for row in rows))
-    concurrency, prompt, output, depth, _ = np.asarray(loads).T
+    concurrency, prompt, output, depth, n_requests, *limits = np.asarray(loads).T
+    stated = dict(zip(sorted(first.limits), limits, strict=True))
     request = build(
         first.model, first.machine, engine=first.engine, weights=first.weights, kv=first.kv, profile="none",
         tp=first.tp, pp=first.pp, ep=first.ep, dp=first.dp, replicas=first.replicas, concurrency=concurrency,
-        prompt=prompt, output=output, context=prompt + output + depth, **first.limits,
+        prompt=prompt, output=output, context=prompt + output + depth, n_requests=n_requests, **stated,
     )  # fmt: skip
     return _Block(request, loads, tuple(rows))
 

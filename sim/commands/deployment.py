@@ -52,6 +52,14 @@ def add_load(parser: Parser) -> None:
     group.add_argument("--prompt", type=counts, metavar="LIST", help="prompt tokens of a request (default: 512)")
     group.add_argument("--output", type=counts, metavar="LIST", help="output tokens of a request (default: 128)")
     group.add_argument("--context", type=counts, metavar="LIST", help="tokens that must fit (default: prompt + output)")
+    group.add_argument(
+        "--num-prompts", dest="n_requests", type=count(), metavar="N",
+        help="requests of a benchmark that starts with all at once (default: endless)",
+    )  # fmt: skip
+    group.add_argument(
+        "--admission-steps", type=count(), metavar="N", help="decode steps between the engine's looks at new prompts"
+    )
+    group.add_argument("--length-spread", type=fraction, metavar="F", help="range of their lengths over its mean")
     group.add_argument("--pay", metavar="HOW", help="rent, or buy over 4 years plus electricity (default: by device)")
     group.add_argument("--price", type=amount, metavar="USD", help="per GPU-hour (default: the catalogue's)")
 

@@ -65,6 +65,7 @@ def _fits(row: ModelRow, machine: Machine, runs: EngineRow, weights: str, contex
         "prompt_tokens": context - 1,
         "context_tokens": context,
         "kv_pool_tokens": NO_LIMIT,
+        "n_requests": NO_LIMIT,
         "max_batched_tokens": default.max_batched_tokens,
         "max_sequences": default.max_sequences,
         "memory_frac": runs.memory_frac,

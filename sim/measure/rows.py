@@ -78,7 +78,8 @@ class Measurement:
     | prefill_s | seconds until `concurrency` prompts are processed | prompt: tokens of each; depth: cached before |
     | output_tokens_per_s, total_tokens_per_s | of the whole deployment, over the run | mean lengths |
 
-    `limits` holds what the file states of max_num_batched_tokens, max_num_seqs, gpu_memory_utilization, kv_blocks.
+    `limits` holds what is known of max_num_batched_tokens, max_num_seqs, gpu_memory_utilization, kv_blocks, and of the
+    harness: admission_steps, length_spread (arguments of `sim.estimate`).
     tier A: a standard harness with its configuration; B: details are missing.
     """  # noqa: E501
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from sim.measure import cells, names
 from sim.measure.build import PER_MS, Figure, deployment, measurement
 from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Raw, Unusable
+from sim.measure.settings import REQUESTS_PER_USER, settings
 
 REQUIRED = ("model", "hardware", "engine", "isl", "osl", "concurrency")
 MARKS = ("ttft_ms", "tpot_ms")
 MEAN_OF_RANGE = {"exact": 1.0, "0.8-1.0": 0.9}  # mean length as a share of the nominal one
-REQUESTS_PER_USER = 10  # the harness offers ten times `concurrency` prompts, all at once
 
 
 def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
@@ -26,7 +26,10 @@ def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
     share = MEAN_OF_RANGE[stated_range]
     users = cells.count(row["concurrency"], "concurrency")
     prompt, output = (share * cells.length(row[name], name) for name in ("isl", "osl"))
-    load = Load(users, prompt, output, n_requests=float(REQUESTS_PER_USER * users))
+    nominal = (round(float(row["isl"])), round(float(row["osl"])), users)
+    hardware, model = cells.text(row, "hardware"), cells.text(row, "model")
+    told = settings(ran.engine, hardware, model, ran.tp, nominal, stated_range == "exact")
+    load = Load(users, prompt, output, n_requests=float(REQUESTS_PER_USER * users), limits=told)
     stated = [(name, cells.text(row, name)) for name in MARKS]
     figures = [
         Figure(name, cells.figure(value, name), "ttft_s" if name == "ttft_ms" else "tpot_s", PER_MS)

@@ -41,26 +41,16 @@ def estimate(
     weights: str = "native",
     kv: str | None = None,
     pay: str | None = None,
-    gpus: Number = None,
-    tp: Number = None,
-    pp: Number = None,
-    ep: Number = None,
-    dp: Number = None,
+    gpus: Number = None, tp: Number = None, pp: Number = None, ep: Number = None, dp: Number = None,
     replicas: Number = None,
-    concurrency: Number = 1,
-    prompt: Number = 512,
-    output: Number = 128,
-    context: Number = None,
+    concurrency: Number = 1, prompt: Number = 512, output: Number = 128, context: Number = None,
     price: Number = None,
-    gpu_layers: Number = None,
-    cpu_moe_frac: Number = None,
-    max_num_batched_tokens: Number = None,
-    max_num_seqs: Number = None,
-    gpu_memory_utilization: Number = None,
+    gpu_layers: Number = None, cpu_moe_frac: Number = None,
+    max_num_batched_tokens: Number = None, max_num_seqs: Number = None, gpu_memory_utilization: Number = None,
     kv_blocks: Number = None,
-    profile: profiles.Source = None,
-    interval: float | None = None,
-) -> Result:
+    n_requests: Number = None, length_spread: Number = None, admission_steps: Number = None,
+    profile: profiles.Source = None, interval: float | None = None,
+) -> Result:  # fmt: skip
     """Forecasts closed-loop serving of `concurrency` users of `model` on `hardware`.
 
     Every number is a scalar or an array; all broadcast to one shape, which every column of the result has.
@@ -68,9 +58,12 @@ def estimate(
     catalogue. dp is attention data parallelism inside a replica; replicas are independent copies. Layers beyond
     gpu_layers are computed by the host from its memory; cpu_moe_frac is the share of routed experts kept there.
     pay is "rent" or "buy" (price over four years, plus electricity), price USD per device-hour in place of both;
-    kv_blocks stands for what the memory would hold. Memory columns are bytes on the fullest device. Where nothing
-    fits, times are NaN and `why` says why. details["operations"] holds the operation
-    groups of a decode and a prefill step, for the first element that fits.
+    kv_blocks stands for what the memory would hold. n_requests is how many a benchmark sends that starts with all
+    users at once: TTFT is the mean over them, with that opening in it (default: an endless loop). length_spread is the
+    range of their lengths over its mean; admission_steps, how many decode steps the engine lets pass between two looks
+    at new prompts. Memory columns are bytes on the fullest device. Where nothing fits, times are NaN and `why` says
+    why. details["operations"] holds the operation groups of a decode and a prefill step, for the first element that
+    fits.
 
     profile: the file of a calibrated profile (default: the shipped one; "none": the catalogue's efficiencies as they
     are). interval: a level such as 0.8; adds columns `tpot_low_s`, `tpot_high_s` and so on, between which that share
@@ -83,7 +76,8 @@ def estimate(
         model, hardware, engine=engine, weights=weights, kv=kv, pay=pay, gpus=gpus, tp=tp, pp=pp, ep=ep, dp=dp,
         replicas=replicas, concurrency=concurrency, prompt=prompt, output=output, context=context, price=price,
         gpu_layers=gpu_layers, cpu_moe_frac=cpu_moe_frac, max_num_batched_tokens=max_num_batched_tokens,
-        max_num_seqs=max_num_seqs, gpu_memory_utilization=gpu_memory_utilization, kv_blocks=kv_blocks, profile=profile,
+        max_num_seqs=max_num_seqs, gpu_memory_utilization=gpu_memory_utilization, kv_blocks=kv_blocks,
+        n_requests=n_requests, length_spread=length_spread, admission_steps=admission_steps, profile=profile,
     )  # fmt: skip
     return _answered(request, None if interval is None else check_level(interval, request.profile))
 

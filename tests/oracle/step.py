@@ -181,6 +181,9 @@ def launches(m: Spaces, e: Spaces, tokens: float, captured: bool, busy_s: float)
         seconds += e.mla_layer_s if layer < m.n_mla_layers else 0.0
         seconds += e.linear_layer_s if layer < m.n_linear_layers else 0.0
         seconds += e.indexer_layer_s if layer < m.n_indexer_layers else 0.0
+        one_by_one += e.eager_moe_layer_s if layer < m.n_moe_layers else 0.0
+        one_by_one += e.eager_mla_layer_s if layer < m.n_mla_layers else 0.0
+        one_by_one += e.eager_linear_layer_s if layer < m.n_linear_layers else 0.0
     seconds += sum(e.attention_launch_s for count in m.attn_layers for _ in range(int(count)))
     for count, unit in zip(m.gemm_launches, m.gemm_kernel, strict=True):
         seconds += sum(e.gemm_launch_s[unit] for _ in range(int(count)))
