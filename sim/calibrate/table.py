@@ -125,14 +125,14 @@ def _join(blocks: list[_Block]) -> Table:
     rows = tuple(row for block in blocks for row in block.rows)
     place = [s + block.loads.index(_load(r)) for s, block in zip(starts, blocks, strict=False) for r in block.rows]
     setups = [block.request.setup for block in blocks]
-    loads = np.concatenate([np.asarray(block.loads) for block in blocks])
+    depth = [load[3] for block in blocks for load in block.loads]
     arrays = Arrays(
         models=stack([setup.model for setup in setups]),
         devices=stack([setup.device for setup in setups]),
         engines=stack([setup.engine for setup in setups]),
         deployment=np.repeat(np.arange(len(blocks)), [len(block.loads) for block in blocks]),
         points=jax.tree.map(lambda *parts: np.concatenate(parts), *[block.request.points for block in blocks]),
-        depth_tokens=loads[:, 3].astype(np.float32),
+        depth_tokens=np.asarray(depth, np.float32),
         point=np.asarray(place),
         quantity=np.asarray([QUANTITIES.index(row.quantity) for row in rows]),
         measured=np.asarray([row.value for row in rows], np.float32),
