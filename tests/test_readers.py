@@ -161,9 +161,10 @@ def test_sglang_attention_data_parallelism_and_speculation(tmp_path: Path) -> No
     server = {**run["server_info"], "enable_dp_attention": True, "dp_size": 4, "ep_size": 8, "quantization": "fp8"}
     guessed = {**run, "server_info": server, "accept_length": 2.5}
     (tmp_path / "x.jsonl").write_text(json.dumps({**run, "server_info": server}) + "\n" + json.dumps(guessed) + "\n")
-    found = read([tmp_path / "x.jsonl"], Defaults(hardware="8x b200"))
-    first = found.measurements[0]
-    assert (first.tp, first.dp, first.ep, first.weights) == (2, 4, 8, "fp8")
+    for hardware in ("8x b200", "b200"):
+        found = read([tmp_path / "x.jsonl"], Defaults(hardware=hardware))
+        first = found.measurements[0]
+        assert (first.tp, first.dp, first.ep, first.weights, first.machine) == (2, 4, 8, "fp8", "8x b200")
     assert [u.reason for u in found.unused] == ["speculative decoding"]
 
 

@@ -214,6 +214,7 @@ def test_logged_steps(read_rows) -> None:
         ({"kv_precision": "fp8 (skip sliding-window layers)"}, "unknown KV format"),
         ({"notes": "hardware line 'B200 GPU (8x), AMD MI300X (8x), AMD '"}, "ambiguous hardware"),
         ({"metric": "goodput"}, "unknown metric"),
+        ({"metric": "itl_ms"}, "streamed in chunks"),
     ],
 )
 def test_serving_rows_that_cannot_be_used_say_why(read_rows, change: dict[str, str], reason: str) -> None:

@@ -63,7 +63,7 @@ def split(ran: Deployment, defaults: Defaults) -> Deployment:
     pp, dp, replicas = defaults.pp or (ran.pp if defaults.tp is None else 1), defaults.dp or 1, defaults.replicas or 1
     tp = defaults.tp or max(n_devices // (pp * dp * replicas), 1)
     asked = tp * pp * dp * replicas
-    machine = names.several(asked, ran.machine) if n_devices == 1 else ran.machine
+    machine = names.stated_machine(ran.machine, asked) if n_devices == 1 else ran.machine
     return replace(ran, machine=machine, tp=tp, pp=pp, dp=dp, ep=defaults.ep or 1, replicas=replicas)
 
 

@@ -103,9 +103,16 @@ def active_bytes(model: str, weights: str) -> float:
 
 @functools.cache
 def token_flops(model: str) -> float:
-    """FLOPs of the matrices that every prompt token multiplies; the output head serves the last token alone."""
-    counts = params.count(catalog.model(model))
-    return 2.0 * (counts.active - counts.head_streamed)
+    """FLOPs at least of a prompt token: 2 a parameter of the layers that fill a cache.
+
+    Those that read another layer's cache, and the output head, serve the last token alone if the engine is clever.
+    """
+    row = catalog.model(model)
+    counts = params.count(row)
+    reading = {kind for kind, mixer in row.attention.items() if getattr(mixer, "kv_from_other_layer", False)}
+    n_filling = sum(n for kind, n in counts.attention_layers.items() if kind not in reading)
+    share = n_filling / sum(counts.attention_layers.values())
+    return 2.0 * share * (counts.active - counts.head_streamed)
 
 
 @functools.cache

@@ -124,15 +124,22 @@ def _noted(run: dict[str, Any], defaults: Defaults) -> Defaults:
         own: next((run[name] for name in spelled if str(run.get(name)).isdigit()), None)
         for own, spelled in keys.items()
     }
-    fresh: dict[str, Any] = {own: int(n) for own, n in told.items() if n is not None and getattr(defaults, own) is None}
+    fresh: dict[str, Any] = {
+        own: cells.count(n, own) for own, n in told.items() if n is not None and getattr(defaults, own) is None
+    }
     return replace(defaults, **fresh)
 
 
 def _server_defaults(server: dict[str, Any], defaults: Defaults) -> Defaults:
-    """The command line's statements, completed by the arguments that the server reports of itself."""
+    """The command line's statements, completed by the arguments that the server reports of itself.
+
+    Its tp_size names a group, of which attention in dp parts has 1/dp.
+    """
     attention = bool(server.get("enable_dp_attention"))
     parts = {"tp": "tp_size", "pp": "pp_size", "ep": "ep_size", "dp" if attention else "replicas": "dp_size"}
-    told: dict[str, Any] = {own: int(server[name]) for own, name in parts.items() if server.get(name)}
+    told: dict[str, Any] = {own: cells.count(server[name], name) for own, name in parts.items() if server.get(name)}
+    if attention and told.get("tp", 1) % told.get("dp", 1) == 0:
+        told["tp"] = told.get("tp", 1) // told.get("dp", 1)
     cache = str(server.get("kv_cache_dtype") or "auto")
     if cache != "auto":
         told["kv"] = "fp8" if cache.startswith("fp8") else cache
@@ -140,13 +147,11 @@ def _server_defaults(server: dict[str, Any], defaults: Defaults) -> Defaults:
 
 
 def _as_served(ran: Deployment, server: dict[str, Any], defaults: Defaults) -> Deployment:
-    """With the server's quantization; and SGLang's tp_size names a group, of which attention in dp parts has 1/dp."""
+    """In the format that the server reports, where the command line states none."""
     quantized = names.tables()["server_quantization"].get(str(server.get("quantization")))
-    if quantized and not defaults.weights:
-        ran = replace(ran, weights=names.precision(quantized, ran.model))
-    if server.get("enable_dp_attention") and ran.dp > 1 and ran.tp % ran.dp == 0:
-        return replace(ran, tp=ran.tp // ran.dp)
-    return ran
+    if not quantized or defaults.weights:
+        return ran
+    return replace(ran, weights=names.precision(quantized, ran.model))
 
 
 def _server_limits(server: dict[str, Any]) -> dict[str, float]:

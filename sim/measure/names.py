@@ -121,7 +121,10 @@ def precision(stated: str, served: str) -> str:
 
 def canonical(row: ModelRow, name: str) -> str:
     """One spelling for one way to store a model: "native" only where no single format says the same."""
-    plan = formats.weight_plan(row, name)
+    try:
+        plan = formats.weight_plan(row, name)
+    except RoofcastError:
+        raise Unusable(UNKNOWN_QUANTIZATION, name) from None
     if name != "native":
         return plan.name
     roles = (plan.routed if params.is_moe(row) else plan.other).id

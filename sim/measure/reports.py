@@ -117,7 +117,7 @@ def _streams(strategy: dict[str, Any]) -> int | None:
     users = strategy.get("streams") or strategy.get("max_concurrency")
     if users is None:
         raise Unusable("load not stated", "throughput without max_concurrency")
-    return int(users)
+    return cells.count(users, "streams")
 
 
 def _backend_model(run: dict[str, Any], config: dict[str, Any]) -> str:

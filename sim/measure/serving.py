@@ -54,6 +54,8 @@ def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
     known, notes = facts(cells.text(row, "set")), cells.text(row, "notes")
     metric, stat = cells.text(row, "metric"), cells.text(row, "stat", "unspecified")
     _check(row, metric, stat, notes)
+    if metric == "itl_ms" and any(_match(row, rule) for rule in known.get("in_chunks", ())):
+        raise Unusable("streamed in chunks", f"ITL of {cells.text(row, 'engine')}")
     ran = _ran(raw, known, defaults)
     quantity, scale = METRICS[metric]
     if metric.endswith("_per_gpu"):
@@ -149,13 +151,17 @@ def _users(stated: str, row: dict[str, str], known: dict[str, Any], asked: float
 def _offered(row: dict[str, str], known: dict[str, Any], users: int) -> float:
     """How many requests the harness offers at once; inf where that is not known."""
     for rule in known.get("requests", ()):
-        if all(_fits(row.get(name, ""), value) for name, value in rule.items() if name not in ("per_user", "total")):
+        if _match(row, {name: value for name, value in rule.items() if name not in ("per_user", "total")}):
             return float(rule["total"] if "total" in rule else rule["per_user"] * users)
     return math.inf
 
 
-def _fits(cell: str, value: str | int) -> bool:
-    return cell == value if isinstance(value, str) else cells.amount(cell, "length") == value
+def _match(row: dict[str, str], rule: dict[str, str | int]) -> bool:
+    """Whether a row has these words and numbers in its columns."""
+    return all(
+        row.get(name) == value if isinstance(value, str) else cells.amount(row.get(name, ""), name) == value
+        for name, value in rule.items()
+    )
 
 
 def _step(row: dict[str, str], ran: Deployment, note: re.Match[str]) -> tuple[Quantity, Load]:

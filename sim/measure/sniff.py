@@ -184,7 +184,7 @@ def _take(raw: Raw, read: Reader, defaults: Defaults, reading: Reading) -> None:
         return
     except Unusable as error:
         why = error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         if not raw.entry:
             raise
         missing = isinstance(error, KeyError)
