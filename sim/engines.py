@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -129,19 +130,24 @@ def efficiency_rows() -> tuple[EfficiencyRow, ...]:
     return tuple(rows)
 
 
-def _reach(row: EfficiencyRow, engine_id: str, device: DeviceRow) -> int | None:
+def _reach(row: EfficiencyRow, engine_id: str, places: tuple[str, ...]) -> int | None:
     """How specific a row is for this pair, or None where it does not apply. An engine outweighs any device."""
-    places = ["*", device.vendor.lower(), device.family, device.arch.split()[0].lower(), device.id]
     if row.engine not in ("*", engine_id) or row.device not in places:
         return None
     return len(places) * (row.engine == engine_id) + places.index(row.device)
 
 
-def efficiency(engine_id: str, device: DeviceRow) -> tuple[dict, tuple[EfficiencyRow, ...]]:
+def efficiency(engine_id: str, device: DeviceRow) -> tuple[Mapping[str, Any], tuple[EfficiencyRow, ...]]:
     """(fields merged from all rows that apply, the rows used, least specific first)."""
-    reaches = [(row, _reach(row, engine_id, device)) for row in efficiency_rows()]
+    return _merged(engine_id, ("*", device.vendor.lower(), device.family, device.arch.split()[0].lower(), device.id))
+
+
+@functools.cache
+def _merged(engine_id: str, places: tuple[str, ...]) -> tuple[Mapping[str, Any], tuple[EfficiencyRow, ...]]:
+    """Of an engine on a device that rows may name so, least specific first."""
+    reaches = [(row, _reach(row, engine_id, places)) for row in efficiency_rows()]
     used = [row for row, reach in sorted((p for p in reaches if p[1] is not None), key=lambda p: p[1])]
-    merged: dict = {}
+    merged: dict[str, Any] = {}
     for row in used:
         for name, value in row.model_dump(exclude={"engine", "device", "source", "confidence"}).items():
             if isinstance(value, dict):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -216,7 +218,7 @@ def _scale_of(name: str) -> float:
     return units.MICRO if name.endswith("_us") else units.MILLI / units.GB if name.endswith("_ms_per_gb") else 1.0
 
 
-def _engine(row: EngineRow, machine: Machine, merged: dict) -> Engine:
+def _engine(row: EngineRow, machine: Machine, merged: Mapping[str, Any]) -> Engine:
     default = limits(row, machine.device)
     values = {n: [v[k] for k in WEIGHT_KERNELS] if isinstance(v, dict) else v for n, v in merged.items()}
     return Engine(

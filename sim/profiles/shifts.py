@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from sim.schema import DeviceRow
 
 ABOVE_ONE = ("sharpness", "expert_imbalance")
 MOST_LOG = 15.0  # beyond it a fraction rounds to 0 or 1 in 32 bits
-Merged = dict[str, Any]
+Merged = Mapping[str, Any]
 
 
 def shifted(merged: Merged, profile: Profile | None, engine_id: str, device: DeviceRow, kind: str) -> Merged:
@@ -28,7 +28,8 @@ def shifted(merged: Merged, profile: Profile | None, engine_id: str, device: Dev
     for place in places(engine_id, device, kind).values():
         for entry, (shift, _) in profile.by_place.get(place, {}).items():
             totals[entry] = totals.get(entry, 0.0) + shift
-    return _with(merged, {entry: float(moved(entry[0], _value(merged, entry), total)) for entry, total in totals.items()})
+    values = _moved_all(merged, list(totals), np.asarray([*totals.values()]))
+    return _with(merged, dict(zip(totals, values, strict=True)))
 
 
 def drawn(merged: Merged, profile: Profile, engine_id: str, device: DeviceRow, kind: str, n_draws: int) -> list[Merged]:
@@ -41,12 +42,11 @@ def drawn(merged: Merged, profile: Profile, engine_id: str, device: DeviceRow, k
     pairs = np.asarray([[at.get(e, (0.0, getattr(profile.prior_sd, level))) for at, level in levels] for e in entries])
     center, deviation = pairs[:, :, 0].sum(axis=1), np.sqrt((pairs[:, :, 1] ** 2).sum(axis=1))
     shifts = center + deviation * _normals(f"{engine_id}|{device.id}|{kind}", n_draws, len(entries))
-    values = {entry: moved(entry[0], _value(merged, entry), shifts[:, i]) for i, entry in enumerate(entries)}
-    return [_with(merged, {entry: float(value[i]) for entry, value in values.items()}) for i in range(n_draws)]
+    return [_with(merged, dict(zip(entries, one, strict=True))) for one in _moved_all(merged, entries, shifts)]
 
 
 def moved(name: str, base: Any, shift: Any, xp: Any = np) -> Any:
-    """A figure after a shift, element by element, in numpy or jax.numpy. What is not inside its bounds stays as it is."""
+    """Figures after shifts, in numpy or jax.numpy. What is not inside its bounds stays as it is."""
     by = xp.clip(shift, -MOST_LOG, MOST_LOG)
     if name.endswith("_frac"):
         inside = (base > 0) & (base < 1)
@@ -71,21 +71,28 @@ def places(engine_id: str, device: DeviceRow, kind: str) -> dict[str, Place]:
     }
 
 
-def _entries(merged: Mapping[str, Any]) -> list[Entry]:
+def _entries(merged: Merged) -> list[Entry]:
     """What can be shifted: scalars first, then weight kernel by weight kernel, so that what one model uses is close."""
     scalars = [(name, "") for name, by_kernel in FIELDS.items() if not by_kernel and name in merged]
     tables = [name for name, by_kernel in FIELDS.items() if by_kernel and name in merged]
     return scalars + [(name, kernel) for kernel in KERNELS for name in tables if kernel in merged[name]]
 
 
-def _value(merged: Mapping[str, Any], entry: Entry) -> float:
-    name, kernel = entry
-    return float(merged[name][kernel] if kernel else merged[name])
+def _moved_all(merged: Merged, entries: Sequence[Entry], shifts: np.ndarray) -> Any:
+    """The figures of entries after shifts of shape (..., entries), those of one transform at once."""
+    base = np.asarray([merged[name][kernel] if kernel else merged[name] for name, kernel in entries], float)
+    alike: dict[tuple[bool, bool], list[int]] = {}
+    for i, (name, _) in enumerate(entries):
+        alike.setdefault((name.endswith("_frac"), name in ABOVE_ONE), []).append(i)
+    values = np.empty(shifts.shape)
+    for indices in alike.values():
+        values[..., indices] = moved(entries[indices[0]][0], base[indices], shifts[..., indices])
+    return values.tolist()
 
 
-def _with(merged: Mapping[str, Any], values: Mapping[Entry, float]) -> Merged:
+def _with(merged: Merged, values: Mapping[Entry, float]) -> Merged:
     """A copy with these values in their places."""
-    new = {name: dict(value) if isinstance(value, dict) else value for name, value in merged.items()}
+    new: dict[str, Any] = {name: dict(value) if isinstance(value, dict) else value for name, value in merged.items()}
     for (name, kernel), value in values.items():
         if kernel:
             new[name][kernel] = value
