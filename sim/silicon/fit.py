@@ -99,7 +99,7 @@ def _blocks(samples: list[Samples]) -> dict[str, list[Cases]]:
 
 
 def _share(samples: Samples) -> np.ndarray:
-    """Chance of each timing to be drawn: GEMMs by the root of their size, since a step spends its time in large ones."""
+    """Chance of each timing to be drawn: GEMMs by the root of their size, since a step spends its time in those."""
     s = samples.sizes
     weight = np.sqrt(s["n"] * s["k"]) if samples.group == "gemm" else np.ones(len(samples))
     return weight / weight.sum()
