@@ -92,10 +92,17 @@ def _blocks(samples: list[Samples]) -> dict[str, list[Cases]]:
     for (group, _, _), parts in kinds.items():
         each = max(SAMPLES_PER_BLOCK // len(parts), 1)
         for part in parts:
-            rows = random.choice(len(part), min(each, len(part)), replace=False)
+            rows = random.choice(len(part), min(each, len(part)), replace=False, p=_share(part))
             sizes = {name: value[rows] for name, value in part.sizes.items()}
             out.setdefault(group, []).append(cases(replace(part, sizes=sizes, seconds=part.seconds[rows])))
     return out
+
+
+def _share(samples: Samples) -> np.ndarray:
+    """Chance of each timing to be drawn: GEMMs by the root of their size, since a step spends its time in those."""
+    s = samples.sizes
+    weight = np.sqrt(s["n"] * s["k"]) if samples.group == "gemm" else np.ones(len(samples))
+    return weight / weight.sum()
 
 
 def _stack(parts: list[Cases]) -> Cases:

@@ -147,7 +147,7 @@ def _part(group: str, columns: Columns, mask: np.ndarray, sizes: dict[str, Any],
 
 def _gemms(c: Columns) -> list[dict]:
     sizes = {"tokens": c["m"], "n": c["n"], "k": c["k"]}
-    fits = (c["n"] >= 256) & (c["k"] >= 256) & (c["n"] * c["k"] >= 5e5) & (np.maximum(c["n"], c["k"]) < 60000)
+    fits = (c["n"] >= 256) & (c["k"] >= 256) & (c["n"] * c["k"] >= 1e6) & (np.maximum(c["n"], c["k"]) < 60000)
     fits &= c["m"] <= 8192
     return [
         _part("gemm", c, fits & (c["gemm_dtype"] == dtype), sizes, kernel=kernel) for dtype, kernel in KERNELS.items()
