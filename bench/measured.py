@@ -13,7 +13,7 @@ from pathlib import Path
 
 import measured_names as names
 import numpy as np
-from harness import REQUESTS_PER_USER, settings
+from harness import REQUESTS_PER_USER, quantizes_cache, settings
 from measured_names import Unusable
 
 import sim
@@ -54,6 +54,7 @@ class Case:
     length_spread: float = 0.0
     max_batched_tokens: float = np.nan  # NaN: the engine's default
     admission_steps: float = 1.0
+    mixed_chunk: float = np.nan
 
     @property
     def column(self) -> str:
@@ -154,7 +155,6 @@ def silicon_case(row: Row) -> Case:
     if tp * dp != n_gpus or (moe and ep * moe_tp != n_gpus):
         raise Unusable("contradictory parallelism", f"{n_gpus} GPUs: tp {tp}, dp {dp}, ep {ep}, moe_tp {moe_tp}")
     share = MEAN_OF_RANGE[row["length_range"]]
-    quantized_kv = runs == "trtllm" and row["precision"] in ("fp8", "fp4")
     return Case(
         id=row["id"],
         source="silicon",
@@ -164,7 +164,7 @@ def silicon_case(row: Row) -> Case:
         machine=names.machine(row["hardware"], row["n_gpus"]),
         engine=runs,
         weights=names.silicon_weights(row, model),
-        kv="8" if quantized_kv else "16",
+        kv="8" if quantizes_cache(row, runs) else "16",
         tp=tp,
         pp=1,
         ep=ep if moe else 1,
@@ -220,6 +220,7 @@ def naive_roofline(cases: Sequence[Case]) -> np.ndarray:
 def _estimate(cases: Sequence[Case]) -> sim.Result:
     first = cases[0]
     asked = np.array([c.max_batched_tokens for c in cases])
+    mixed = np.array([c.mixed_chunk for c in cases])
     return sim.estimate(
         first.model, first.machine, engine=first.engine, weights=first.weights, kv=first.kv,
         tp=first.tp, pp=first.pp, ep=first.ep, dp=first.dp,
@@ -227,6 +228,7 @@ def _estimate(cases: Sequence[Case]) -> sim.Result:
         n_requests=[c.n_requests for c in cases], length_spread=[c.length_spread for c in cases],
         max_num_batched_tokens=np.where(np.isnan(asked), engines_limit(first), asked),
         admission_steps=[c.admission_steps for c in cases],
+        mixed_chunk=np.where(np.isnan(mixed), engines()[first.engine].mixes_prefill, mixed),
     )  # fmt: skip
 
 

@@ -87,7 +87,7 @@ def test_bins_of_one_chip_keep_their_bandwidth(measured) -> None:
 
 def test_a_serving_row_becomes_a_case(measured) -> None:
     case = measured.silicon_case(SILICON)
-    assert (case.model, case.weights, case.kv) == ("gpt-oss-120b", "native", "16")
+    assert (case.model, case.weights, case.kv) == ("gpt-oss-120b", "native", "8")
     assert (case.tp, case.dp, case.ep, case.concurrency) == (1, 8, 8, 64)
     assert (case.prompt, case.output, case.measured_s) == (922, 922, pytest.approx(0.01))
 

@@ -138,8 +138,8 @@ def host(m: Spaces, d: Spaces, e: Spaces, n_bytes: float, flops: float) -> float
 
 
 def launches(m: Spaces, e: Spaces, tokens: float, has_prompt: bool, busy_s: float) -> float:
-    """Fixed time of every layer, of which half is for each of its blocks; with prompt tokens, at least what launching
-    every block by itself takes longer than computing it.
+    """Fixed time of every layer, of which half is for each of its blocks; with prompt tokens, launching every block by
+    itself besides, as the legs of a right triangle add up.
     """
     if not tokens:
         return 0.0
@@ -154,4 +154,5 @@ def launches(m: Spaces, e: Spaces, tokens: float, has_prompt: bool, busy_s: floa
         one_by_one += e.eager_moe_layer_s if layer < m.n_moe_layers else 0.0
         one_by_one += e.eager_mla_layer_s if layer < m.n_mla_layers else 0.0
         one_by_one += e.eager_linear_layer_s if layer < m.n_linear_layers else 0.0
-    return max(seconds, one_by_one - busy_s) if has_prompt else seconds
+    whole = busy_s + seconds
+    return seconds + (math.hypot(whole, one_by_one) - whole if has_prompt else 0.0)
