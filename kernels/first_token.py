@@ -74,13 +74,11 @@ def line_of_paused(
     return spread + in_wave, prefill + part * jnp.maximum(half - t_wave - prefill, 0.0)
 
 
-def mean_of_run(load: Workload, users: Array, running: Array, later_s: Array, opening_s: Array, wait_s: Array) -> Array:
-    """TTFT over all requests of a run, of which the first `users` come at once.
+def mean_of_run(first: Array, at_once: Array, later_s: Array, opening_s: Array, wait_s: Array) -> Array:
+    """TTFT over all requests of a run, of which the share `first` comes at once.
 
-    later_s, opening_s: without the wait for a slot. Of the first ones, those that run at once have the mean of the
-    opening, the rest what later ones have; they wait for half the queue on average, later ones for all of it.
+    later_s, opening_s: without the wait for a slot. Of the first ones, the share `at_once` runs at once and has the
+    mean of the opening, the rest what later ones have; they wait for half the queue on average, later ones for all.
     """
-    first = jnp.minimum(users / load.n_requests, 1.0)
-    at_once = running / users
     opening = at_once * opening_s + (1.0 - at_once) * later_s + 0.5 * wait_s
     return (1.0 - first) * (later_s + wait_s) + first * opening

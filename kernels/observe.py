@@ -15,9 +15,7 @@ QUANTITIES = (
 )  # fmt: skip
 
 
-def observe(
-    model: Model, device: Device, engine: Engine, layout: Layout, load: Workload, depth_tokens: Array
-) -> Array:
+def observe(model: Model, device: Device, engine: Engine, layout: Layout, load: Workload, depth_tokens: Array) -> Array:
     """(Q,) quantities of a closed loop, in the order of QUANTITIES; unbatched.
 
     prefill_s is that of `concurrency` prompts at once, each onto `depth_tokens` cached tokens, and nothing else.

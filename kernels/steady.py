@@ -61,8 +61,10 @@ def steady(model: Model, device: Device, engine: Engine, layout: Layout, load: W
     users, busy = jnp.maximum(each, 1.0), jnp.minimum(each, 1.0)
     in_slots = users / running * (pace.own_s + decoding)
     wait = jnp.maximum(jnp.maximum(in_slots, users / pace.most_per_s) - service, 0.0)
-    later, opening = pace.line_s + pace.own_s, jnp.maximum(0.5 * (full.wave_s + full.step_s), t_prefill)
-    ttft = engine.request_s + mean_of_run(load, users, running, later, opening, wait)
+    later, half = pace.line_s + pace.own_s, jnp.where(running > 1.0, 0.5 * (full.wave_s + full.step_s), 0.0)
+    opening = jnp.maximum(half, t_prefill)
+    first = jnp.minimum(load.concurrency / load.n_requests, 1.0)
+    ttft = engine.request_s + mean_of_run(first, running / users, later, opening, wait)
     rate = users / jnp.maximum(service + wait, ttft + decoding)
     mbu, mfu = utilization(model, device, engine, layout, load, running, decode, alone, pace.tpot_s, rate)
     return Steady(

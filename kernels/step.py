@@ -172,7 +172,8 @@ def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: 
     """Fixed seconds of all kernels: GEMMs, experts, attention, the rest by layer of two blocks (mixer, feed-forward).
 
     Decode replays a captured graph where the engine has one of that size (llama.cpp: for one token on one device). Any
-    other step launches its kernels one by one: with gaps between them, and no sooner than the host launches them.
+    other step launches its kernels one by one: with gaps between them, and hidden behind long kernels, (t² + e²)^½ of
+    the step t without and the launches e alone.
     """
     fixed = (
         jnp.sum(model.gemm_launches * engine.gemm_launch_s[model.gemm_kernel])
@@ -190,8 +191,9 @@ def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: 
         + model.n_linear_layers * engine.eager_linear_layer_s
     )
     apart = fixed + 0.5 * model.n_blocks * engine.ungraphed_layer_s
-    one_by_one = jnp.maximum(eager_s - busy_s, apart)
     idle = rank.n_decode_tokens + rank.n_prefill_tokens <= 0
+    step = jnp.where(idle, 1.0, busy_s + apart)
+    one_by_one = apart + eager_s * eager_s / (jnp.sqrt(step * step + eager_s * eager_s) + step)
     eager = (rank.n_prefill_tokens > 0) | (rank.n_decode_tokens * layout.pp > engine.graph_tokens)
     return jnp.where(idle, 0.0, jnp.where(eager, one_by_one, fixed))
 

@@ -90,7 +90,7 @@ class Candidates:
         """(N,) points."""
         table = np.asarray(self.numbers, np.float32)
         names = ("tp", "pp", "ep", "replicas", "max_batched_tokens", "max_sequences", "memory_frac",
-                 "usd_per_device_s", "usd_per_joule")  # fmt: skip
+                 "mixes_prefill", "usd_per_device_s", "usd_per_joule")  # fmt: skip
         load = self.workload
         fixed = {
             "dp": 1, "host_layer_frac": 0, "host_expert_frac": 0, "concurrency": load.users,
@@ -222,7 +222,7 @@ def _add_layouts(
         found.prices.append(price * count if price is not None else float("nan"))
         found.numbers.append(
             (layout.tp, layout.pp, layout.ep, layout.replicas, default.max_batched_tokens, default.max_sequences,
-             run.memory_frac, rate.usd_per_device_s, rate.usd_per_joule)
+             run.memory_frac, run.mixes_prefill, rate.usd_per_device_s, rate.usd_per_joule)
         )  # fmt: skip
 
 

@@ -16,12 +16,13 @@ from sim.errors import RoofcastError, sentence, shown
 DEVICES = ("gpus", "tp", "pp", "ep", "dp", "replicas")
 COUNTS = ("concurrency", "users", "prompt", "output", "context", "max_num_batched_tokens", "max_num_seqs",
           "kv_blocks", "admission_steps", "top", "per_model")  # fmt: skip
-WHOLE = (*DEVICES, *COUNTS, "gpu_layers")
+WHOLE = (*DEVICES, *COUNTS, "gpu_layers", "mixed_chunk")
 BOUNDS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(COUNTS, (1, LARGEST_COUNT)),
     **dict.fromkeys(DEVICES, (1, MOST_DEVICES)),
     "gpu_layers": (0, LARGEST_COUNT),
     "cpu_moe_frac": (0, 1),
+    "mixed_chunk": (0, 1),
     "length_spread": (0, 2),
     "n_requests": (1, float("inf")),
     "gpu_memory_utilization": (LEAST_SHARE, 1),

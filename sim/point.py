@@ -51,6 +51,7 @@ class Point:
     max_sequences: Array
     memory_frac: Array
     admission_steps: Array
+    mixes_prefill: Array
     usd_per_device_s: Array
     usd_per_joule: Array
 
@@ -76,6 +77,7 @@ def split(engine: Engine, point: Point) -> tuple[Engine, Layout, Workload]:
         max_sequences=point.max_sequences,
         memory_frac=point.memory_frac,
         admission_steps=point.admission_steps,
+        mixes_prefill=point.mixes_prefill,
     )
     layout = Layout(**{f.name: getattr(point, f.name) for f in fields(Layout)})
     return tuned, layout, Workload(**{f.name: getattr(point, f.name) for f in fields(Workload)})

@@ -198,6 +198,7 @@ def to_points(given: Mapping[str, np.ndarray], runs: EngineRow, machine: Machine
         length_spread=column("length_spread", 0),
         max_batched_tokens=budget,
         max_sequences=column("max_num_seqs", default.max_sequences),
+        mixes_prefill=column("mixed_chunk", runs.mixes_prefill),
         admission_steps=column("admission_steps", runs.admission_steps),
         memory_frac=column("gpu_memory_utilization", runs.memory_frac),
         usd_per_device_s=np.where(owned, rate.usd_per_device_s, rented).astype(np.float32),

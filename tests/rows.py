@@ -58,6 +58,7 @@ def point(layout: Layout, engine: Engine, **asked: Any) -> Point:
         **asked,
         "kv_pool_tokens": np.inf,
         "admission_steps": engine.admission_steps,
+        "mixes_prefill": engine.mixes_prefill,
         "max_batched_tokens": engine.max_batched_tokens,
         "max_sequences": engine.max_sequences,
         "memory_frac": engine.memory_frac,

@@ -206,3 +206,41 @@ def test_tokens_pay_for_the_hour(machine: tuple, usd_per_s: float, usd_per_j: fl
     assert n_devices * device.idle_w <= money.power_w * SLACK
     assert money.power_w <= n_devices * (device.tdp_w + device.host_power_w) * SLACK
     assert float(money.joules_per_token * outputs) == pytest.approx(float(money.power_w) * 3600.0, rel=1e-5)
+
+
+def run_of(machine: tuple, n_requests: float, spread: float = 1.0) -> Steady:
+    """The steady state of a benchmark of so many requests for each user."""
+    load = machine[-1]
+    asked = {"n_requests": np.float32(n_requests) * load.concurrency, "length_spread": np.float32(spread)}
+    return loop((*machine[:-1], replace(load, **asked)))
+
+
+@given(machines, st.sampled_from([1, 10, 1000]))
+def test_a_run_differs_from_the_endless_loop_in_its_first_tokens_alone(machine: tuple, n: int) -> None:
+    endless, found = loop(machine), run_of(machine, n)
+    assert float(found.requests_per_s * found.e2e_s) <= float(machine[-1].concurrency) * SLACK
+    assert found.requests_per_s <= endless.requests_per_s * SLACK
+    assert found.ttft_s >= machine[2].request_s
+    for name in ("running_sequences", "decode_step_s", "prefill_s"):
+        assert getattr(found, name) == getattr(endless, name), name
+
+
+@given(machines)
+def test_a_long_run_of_many_lengths_is_an_endless_loop(machine: tuple) -> None:
+    machine = (*machine[:2], replace(machine[2], lockstep_frac=np.float32(0)), *machine[3:])
+    endless, found = loop(machine), run_of(machine, 1e6)
+    for name in ("ttft_s", "tpot_s", "e2e_s"):
+        assert float(getattr(found, name)) == pytest.approx(float(getattr(endless, name)), rel=1e-3), name
+
+
+@given(machines, st.sampled_from([2, 10, 100]))
+def test_a_lone_user_needs_no_opening(machine: tuple, n: int) -> None:
+    machine = with_users(machine, 1)
+    assert float(run_of(machine, n).ttft_s) == pytest.approx(float(loop(machine).ttft_s), rel=1e-5)
+
+
+@given(machines, st.integers(2, 50))
+def test_who_looks_seldom_keeps_waiting(machine: tuple, steps: int) -> None:
+    model, device, engine, *rest = machine
+    often, seldom = (loop((model, device, replace(engine, admission_steps=np.float32(n)), *rest)) for n in (1, steps))
+    assert seldom.ttft_s + SLACK - 1.0 >= often.ttft_s / SLACK or seldom.tpot_s < often.tpot_s

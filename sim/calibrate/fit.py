@@ -12,9 +12,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from kernels.types import Engine
-from sim.calibrate.parameters import Pooling, shifted_engine, shifted_engines, shifts
-from sim.calibrate.table import Arrays, Table, forecast, observe_point
+from sim.calibrate.parameters import Pooling, shifted_engines, shifts
+from sim.calibrate.table import Arrays, Table, forecast
 
 ERROR_SCALE = 0.08  # of the log error, beyond which a row pulls no harder: about twice the spread of repeated runs
 ADAM_STEPS, ADAM_RATE = 60, 0.08

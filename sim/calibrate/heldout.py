@@ -81,4 +81,6 @@ def _interval(log_error: np.ndarray, spread: np.ndarray) -> Interval:
     likelihood = -np.log(scales) - np.log1p((size / scales) ** 2)  # of Cauchy's law: a few rows are far off
     noise = float(NOISES[np.argmax(likelihood.mean(axis=1))])
     widths = np.quantile(size / np.hypot(noise, spread), LEVELS)
-    return Interval(noise=noise, levels=LEVELS, widths=tuple(np.maximum.accumulate(widths + 1e-6 * np.arange(len(widths)))))
+    return Interval(
+        noise=noise, levels=LEVELS, widths=tuple(np.maximum.accumulate(widths + 1e-6 * np.arange(len(widths))))
+    )

@@ -13,7 +13,7 @@ from jax import Array
 from kernels.types import Engine, pytree
 from sim.calibrate.contexts import Context
 from sim.lower import engine_field
-from sim.profiles.rows import FIELDS, KERNELS, LEVELS, Entry, Place, Profile
+from sim.profiles.rows import FIELDS, KERNELS, Entry, Place, Profile
 from sim.profiles.shifts import moved, places
 
 ENTRIES: tuple[Entry, ...] = tuple((f, k) for f, by_kernel in FIELDS.items() for k in (KERNELS if by_kernel else ("",)))
@@ -49,7 +49,13 @@ def parameters(contexts: Sequence[Context], base: Profile, own_machine: bool) ->
     """
     place: dict[tuple[Entry, str, Place], int] = {}
     index = [
-        [[place.setdefault((entry, level, row), len(place)) for level, row in places(at.engine, at.device, at.kind).items()] for entry in ENTRIES]
+        [
+            [
+                place.setdefault((entry, level, row), len(place))
+                for level, row in places(at.engine, at.device, at.kind).items()
+            ]
+            for entry in ENTRIES
+        ]
         for at in contexts
     ]
     known = [_prior(base, own_machine, *name) for name in place]

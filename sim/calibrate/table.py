@@ -20,7 +20,9 @@ from sim.point import Point, evaluate, split, stack
 from sim.request import Request, build
 
 Load = tuple[float, ...]
-NO_ROOM = errors.WEIGHTS_DO_NOT_FIT | errors.KV_DOES_NOT_FIT  # a context beyond the model's own limit was run all the same
+NO_ROOM = (
+    errors.WEIGHTS_DO_NOT_FIT | errors.KV_DOES_NOT_FIT
+)  # a context beyond the model's own limit was run all the same
 
 
 @pytree

@@ -59,6 +59,7 @@ def add_load(parser: Parser) -> None:
     group.add_argument(
         "--admission-steps", type=count(), metavar="N", help="decode steps between the engine's looks at new prompts"
     )
+    group.add_argument("--mixed-chunk", type=count(0), metavar="N", help="1 if prompts share steps with decode, else 0")
     group.add_argument("--length-spread", type=fraction, metavar="F", help="range of their lengths over its mean")
     group.add_argument("--pay", metavar="HOW", help="rent, or buy over 4 years plus electricity (default: by device)")
     group.add_argument("--price", type=amount, metavar="USD", help="per GPU-hour (default: the catalogue's)")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _KEYWORDS = {name: name for name in (
     "gpus", "tp", "pp", "ep", "dp", "replicas", "weights", "kv", "engine", "price", "pay", "kv_blocks", "gpu_layers",
     "cpu_moe_frac", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization", "n_requests", "length_spread",
-    "admission_steps", "profile", "interval",
+    "admission_steps", "mixed_chunk", "profile", "interval",
 )}  # fmt: skip
 _LAYOUT = {
     "n_gpus": "{} devices",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from sim.measure import cells, names
 from sim.measure.build import PER_MS, Figure, deployment, measurement
 from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Raw, Unusable
-from sim.measure.settings import REQUESTS_PER_USER, settings
+from sim.measure.settings import REQUESTS_PER_USER, quantizes_cache, settings
 
 REQUIRED = ("model", "hardware", "engine", "isl", "osl", "concurrency")
 MARKS = ("ttft_ms", "tpot_ms")
@@ -28,7 +28,8 @@ def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
     prompt, output = (share * cells.length(row[name], name) for name in ("isl", "osl"))
     nominal = (round(float(row["isl"])), round(float(row["osl"])), users)
     hardware, model = cells.text(row, "hardware"), cells.text(row, "model")
-    told = settings(ran.engine, hardware, model, ran.tp, nominal, stated_range == "exact")
+    told = settings(ran.engine, hardware, model, ran.tp, nominal, stated_range == "exact",
+                    cells.text(row, "engine_version"))  # fmt: skip
     load = Load(users, prompt, output, n_requests=float(REQUESTS_PER_USER * users), limits=told)
     stated = [(name, cells.text(row, name)) for name in MARKS]
     figures = [
@@ -52,7 +53,7 @@ def _ran(raw: Raw, defaults: Defaults) -> Deployment:
     precision = cells.text(row, "precision")
     routed = cells.text(row, "moe_format")
     weights = names.precision(defaults.weights or routed or cells.text(row, "gemm_format") or precision, model.id)
-    quantized_kv = engine == "trtllm" and precision in ("fp8", "fp4")
+    quantized_kv = quantizes_cache(engine, hardware, precision, cells.text(row, "length_range", "exact") == "exact")
     kv = cells.text(row, "kv_precision", defaults.kv or ("8" if quantized_kv else ""))
     ran = deployment(model, names.machine(hardware, n_gpus), engine, weights, kv)
     ep, moe_tp = _count(row, "ep", 1), _count(row, "moe_tp", 0)

@@ -49,7 +49,7 @@ def estimate(
     max_num_batched_tokens: Number = None, max_num_seqs: Number = None, gpu_memory_utilization: Number = None,
     kv_blocks: Number = None,
     n_requests: Number = None, length_spread: Number = None, admission_steps: Number = None,
-    profile: profiles.Source = None, interval: float | None = None,
+    mixed_chunk: Number = None, profile: profiles.Source = None, interval: float | None = None,
 ) -> Result:  # fmt: skip
     """Forecasts closed-loop serving of `concurrency` users of `model` on `hardware`.
 
@@ -61,9 +61,9 @@ def estimate(
     kv_blocks stands for what the memory would hold. n_requests is how many a benchmark sends that starts with all
     users at once: TTFT is the mean over them, with that opening in it (default: an endless loop). length_spread is the
     range of their lengths over its mean; admission_steps, how many decode steps the engine lets pass between two looks
-    at new prompts. Memory columns are bytes on the fullest device. Where nothing fits, times are NaN and `why` says
-    why. details["operations"] holds the operation groups of a decode and a prefill step, for the first element that
-    fits.
+    at new prompts; mixed_chunk, 1 where prompts share steps with decode and 0 where they pause it. Memory columns are
+    bytes on the fullest device. Where nothing fits, times are NaN and `why` says why. details["operations"] holds the
+    operation groups of a decode and a prefill step, for the first element that fits.
 
     profile: the file of a calibrated profile (default: the shipped one; "none": the catalogue's efficiencies as they
     are). interval: a level such as 0.8; adds columns `tpot_low_s`, `tpot_high_s` and so on, between which that share
@@ -77,7 +77,8 @@ def estimate(
         replicas=replicas, concurrency=concurrency, prompt=prompt, output=output, context=context, price=price,
         gpu_layers=gpu_layers, cpu_moe_frac=cpu_moe_frac, max_num_batched_tokens=max_num_batched_tokens,
         max_num_seqs=max_num_seqs, gpu_memory_utilization=gpu_memory_utilization, kv_blocks=kv_blocks,
-        n_requests=n_requests, length_spread=length_spread, admission_steps=admission_steps, profile=profile,
+        n_requests=n_requests, length_spread=length_spread, admission_steps=admission_steps, mixed_chunk=mixed_chunk,
+        profile=profile,
     )  # fmt: skip
     return _answered(request, None if interval is None else check_level(interval, request.profile))
 

@@ -171,9 +171,10 @@ def steady(model: Model, device: Device, engine: Engine, layout: Layout, load: W
     later = users / rate - in_steps
     wait = later - e.request_s - at.line - at.own
     n_waiting = users - running
-    opening = e.request_s + max((steps.wave_s + steps.full.total_s) / 2.0, steps.serial * steps.alone.total_s)
+    half = (steps.wave_s + steps.full.total_s) / 2.0 if running > 1 else 0.0
+    opening = e.request_s + max(half, steps.serial * steps.alone.total_s)
     first = (running * opening + n_waiting * (later - wait)) / users + wait / 2.0
-    n_first = min(users, w.n_requests)
+    n_first = min(w.concurrency, w.n_requests)
     found.ttft_s = later if math.isinf(w.n_requests) else later + n_first / w.n_requests * (first - later)
     found.e2e_s = found.ttft_s + in_steps
     rate = min(rate, users / found.e2e_s)

@@ -166,8 +166,8 @@ def host(m: Spaces, d: Spaces, e: Spaces, n_bytes: float, flops: float) -> float
 
 
 def launches(m: Spaces, e: Spaces, tokens: float, captured: bool, busy_s: float) -> float:
-    """Fixed time of every layer, of which half is for each of its blocks; outside a graph with gaps, and at least
-    what launching every block by itself takes longer than computing it.
+    """Fixed time of every layer, of which half is for each of its blocks; outside a graph with gaps, and launching every
+    block by itself besides, as the legs of a right triangle add up.
     """
     if not tokens:
         return 0.0
@@ -187,4 +187,7 @@ def launches(m: Spaces, e: Spaces, tokens: float, captured: bool, busy_s: float)
     seconds += sum(e.attention_launch_s for count in m.attn_layers for _ in range(int(count)))
     for count, unit in zip(m.gemm_launches, m.gemm_kernel, strict=True):
         seconds += sum(e.gemm_launch_s[unit] for _ in range(int(count)))
-    return seconds if captured else max(seconds + gaps, one_by_one - busy_s)
+    if captured:
+        return seconds
+    whole = busy_s + seconds + gaps
+    return math.hypot(whole, one_by_one) - busy_s
