@@ -51,7 +51,7 @@ def spread_of(table: Table, pooling: Pooling, found: Fit) -> np.ndarray:
 
 
 def intervals(table: Table, held: HeldOut) -> dict[str, Interval]:
-    """For each quantity the noise that makes held-out errors likeliest, and the widths that cover each level of them."""
+    """For each quantity the noise that makes held-out errors likeliest, and the widths that cover each level."""
     found = {}
     for q in np.unique(table.arrays.quantity):
         rows = table.arrays.quantity == q

@@ -48,16 +48,10 @@ def parameters(contexts: Sequence[Context], base: Profile, own_machine: bool) ->
     own_machine: the rows are of one machine, which differs from others of its kind by half the spread of the prior.
     """
     place: dict[tuple[Entry, str, Place], int] = {}
-    index = [
-        [
-            [
-                place.setdefault((entry, level, row), len(place))
-                for level, row in places(at.engine, at.device, at.kind).items()
-            ]
-            for entry in ENTRIES
-        ]
-        for at in contexts
-    ]
+    index = []
+    for at in contexts:
+        rows = places(at.engine, at.device, at.kind).items()
+        index.append([[place.setdefault((entry, *row), len(place)) for row in rows] for entry in ENTRIES])
     known = [_prior(base, own_machine, *name) for name in place]
     center, spread = np.asarray(known, np.float32).reshape(-1, 2).T
     return Parameters(Pooling(center, spread, np.asarray(index)), tuple(place))

@@ -166,8 +166,8 @@ def host(m: Spaces, d: Spaces, e: Spaces, n_bytes: float, flops: float) -> float
 
 
 def launches(m: Spaces, e: Spaces, tokens: float, captured: bool, busy_s: float) -> float:
-    """Fixed time of every layer, of which half is for each of its blocks; outside a graph with gaps, and launching every
-    block by itself besides, as the legs of a right triangle add up.
+    """Fixed time of every layer, of which half is for each of its blocks; outside a graph with gaps, and launching
+    every block by itself besides, as the legs of a right triangle add up.
     """
     if not tokens:
         return 0.0
