@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 import sim
-from sim import catalog, measure, units
+from sim import catalog, measure
+from sim.calibrate.naive import naive_prompt_s, naive_token_s
 from sim.catalog.lookup import find
 from sim.errors import RoofcastError, why_reasons
-from sim.measure.checks import active_bytes, bandwidth_bytes_per_s
-from sim.params import count, is_moe
+from sim.params import is_moe
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "measurements"
 SOURCES = {"decode_step_s": "local", "tpot_s": "silicon", "ttft_s": "silicon-ttft"}
@@ -119,8 +119,8 @@ def naive_roofline(cases: Sequence[Case]) -> np.ndarray:
     token, and 2 FLOPs a parameter and prompt token at the 16-bit peak for the first.
     """
     first = [c.source == "silicon-ttft" for c in cases]
-    token = np.array([active_bytes(c.model, c.weights) / (c.tp * bandwidth_bytes_per_s(c.machine)) for c in cases])
-    prompt = np.array([2.0 * c.prompt * _active(c.model) / (c.tp * _peak(c.machine)) for c in cases])
+    token = np.array([naive_token_s(c.model, c.machine, c.weights, c.tp) for c in cases])
+    prompt = np.array([naive_prompt_s(c.model, c.machine, c.tp, c.prompt) for c in cases])
     return np.where(first, prompt, token)
 
 
@@ -131,14 +131,6 @@ def _estimate(cases: Sequence[Case]) -> sim.Result:
         tp=first.tp, pp=first.pp, ep=first.ep, dp=first.dp,
         concurrency=[c.concurrency for c in cases], prompt=[c.prompt for c in cases], output=[c.output for c in cases],
     )  # fmt: skip
-
-
-def _active(model: str) -> int:
-    return count(catalog.model(model)).active
-
-
-def _peak(machine: str) -> float:
-    return catalog.machine(machine).device.peak_tflops["fp16"] * units.TERA
 
 
 def _read(path: Path, quantity: str, is_headline: Callable[[Row], bool]) -> Reading:

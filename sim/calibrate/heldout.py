@@ -59,8 +59,8 @@ def intervals(table: Table, held: HeldOut) -> dict[str, Interval]:
     return found
 
 
-def coverage(table: Table, held: HeldOut, level: float) -> dict[str, float]:
-    """Share of held-out rows inside an interval of `level` whose widths come from the other folds, by quantity."""
+def covered(table: Table, held: HeldOut, level: float) -> np.ndarray:
+    """(M,) whether each held-out row is inside an interval of `level` whose widths come from the other folds."""
     inside = np.zeros(len(held.fold), bool)
     for k in np.unique(held.fold):
         for q in np.unique(table.arrays.quantity):
@@ -71,8 +71,7 @@ def coverage(table: Table, held: HeldOut, level: float) -> dict[str, float]:
                 half = np.interp(level, interval.levels, interval.widths)
                 scale = np.hypot(interval.noise, held.spread[judged])
                 inside[judged] = np.abs(held.log_error[judged]) <= half * scale
-    names = {QUANTITIES[q]: table.arrays.quantity == q for q in np.unique(table.arrays.quantity)}
-    return {name: float(inside[rows].mean()) for name, rows in names.items()}
+    return inside
 
 
 def _interval(log_error: np.ndarray, spread: np.ndarray) -> Interval:

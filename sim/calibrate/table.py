@@ -12,7 +12,7 @@ from jax import Array
 
 from kernels.observe import QUANTITIES, observe
 from kernels.types import Device, Engine, Model, pytree
-from sim import errors
+from sim import errors, profiles
 from sim.calibrate.contexts import Context, context
 from sim.errors import RoofcastError, sentence, why_reasons
 from sim.measure import Measurement, Unused
@@ -58,8 +58,8 @@ class _Block:
     rows: tuple[Measurement, ...]
 
 
-def tabulate(rows: Sequence[Measurement]) -> tuple[Table, list[Unused]]:
-    """(The table of the rows that can be forecast, the others with the reason why not)."""
+def tabulate(rows: Sequence[Measurement], profile: profiles.Source = None) -> tuple[Table, list[Unused]]:
+    """(The table of the rows that can be forecast, the others with the reason why not); profile: as in sim.estimate."""
     together: dict[tuple, list[Measurement]] = {}
     for row in rows:
         together.setdefault((*row.group(), *sorted(row.limits)), []).append(row)
@@ -67,7 +67,7 @@ def tabulate(rows: Sequence[Measurement]) -> tuple[Table, list[Unused]]:
     unused: list[Unused] = []
     for members in together.values():
         try:
-            block, lost = _feasible(_block(members))
+            block, lost = _feasible(_block(members, profile))
         except RoofcastError as error:
             lost, block = [_unused(row, "no forecast", error.problems[0]) for row in members], None
         blocks += [block] if block else []
@@ -96,13 +96,13 @@ def _load(row: Measurement) -> Load:
     return (row.concurrency, max(round(row.prompt), 1), max(round(row.output), 1), row.depth, row.n_requests, *limits)
 
 
-def _block(rows: list[Measurement]) -> _Block:
+def _block(rows: list[Measurement], profile: profiles.Source) -> _Block:
     first = rows[0]
     loads = tuple(dict.fromkeys(_load(row) for row in rows))
     concurrency, prompt, output, depth, n_requests, *limits = np.asarray(loads).T
     stated = dict(zip(sorted(first.limits), limits, strict=True))
     request = build(
-        first.model, first.machine, engine=first.engine, weights=first.weights, kv=first.kv, profile="none",
+        first.model, first.machine, engine=first.engine, weights=first.weights, kv=first.kv, profile=profile,
         tp=first.tp, pp=first.pp, ep=first.ep, dp=first.dp, replicas=first.replicas, concurrency=concurrency,
         prompt=prompt, output=output, context=prompt + output + depth, n_requests=n_requests, **stated,
     )  # fmt: skip
