@@ -1,6 +1,6 @@
 """Roofcast: forecasts what it takes to serve a large language model.
 
-The public surface: `estimate`, `fits`, `recommend`, `run`, and the `Result` and `RoofcastError` they give.
+The public surface: `calibrate`, `estimate`, `fits`, `recommend`, `run`, and the `Result` and `RoofcastError` they give.
 Imported on first use, so that `import sim` costs nothing.
 """
 
@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sim.errors import RoofcastError
     from sim.results import Result
+    from sim.verbs.calibrate import calibrate
     from sim.verbs.estimate import estimate
     from sim.verbs.fits import fits
     from sim.verbs.recommend import recommend
     from sim.verbs.run import run
 
 __version__ = "0.1.0"
-__all__ = ["Result", "RoofcastError", "__version__", "estimate", "fits", "recommend", "run"]
+__all__ = ["Result", "RoofcastError", "__version__", "calibrate", "estimate", "fits", "recommend", "run"]
 
 _HOMES = {
+    "calibrate": "sim.verbs.calibrate",
     "estimate": "sim.verbs.estimate",
     "fits": "sim.verbs.fits",
     "recommend": "sim.verbs.recommend",

@@ -1,4 +1,4 @@
-"""Whether a file that is asked for can be written, found out before anything is computed for it."""
+"""Files that are asked for: whether they can be written, found out before anything is computed, and writing them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,18 @@ import os
 from pathlib import Path
 
 from sim.errors import RoofcastError, clipped, sentence, shown
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write the file whole or not at all; RoofcastError where it cannot be written."""
+    file = check_writable(path)
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        os.replace(unfinished, file)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise RoofcastError(sentence(f"cannot be written: {error.strerror}", clipped(str(path)))) from None
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sim.commands.parsing import one_of
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sim.results import Result
+
+MOST_PROBLEMS = 10
 
 
 def add_format(parser: argparse._ActionsContainer) -> None:
@@ -85,6 +87,14 @@ def print_view(view: RenderableType) -> None:
     with target.capture() as drawn:
         target.print(view)
     print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def print_problems(problems: Sequence[str], rest: str) -> None:
+    """One line for each of the first few problems to stderr, and how many more there are; `rest`: where to see them."""
+    for problem in problems[:MOST_PROBLEMS]:
+        print(f"roofcast: {problem}", file=sys.stderr)
+    if len(problems) > MOST_PROBLEMS:
+        print(f"roofcast: and {len(problems) - MOST_PROBLEMS} more: {rest}", file=sys.stderr)
 
 
 def print_notes(notes: Iterable[str]) -> None:
