@@ -33,30 +33,32 @@ def configure(parser: Parser) -> None:
     group = parser.add_argument_group("accuracy document; takes some minutes, starts best from --profile none")
     group.add_argument("--report", metavar="FILE.md", help="write the errors by engine, device, model and load")
     group.add_argument("--figures", metavar="FILE.json", help="and the figures in it")
+    _add_stated(parser)
+    parser.epilog = "example: roofcast calibrate mine.csv --out mine.toml, then estimate ... --profile mine.toml"
+
+
+def _add_stated(parser: Parser) -> None:
+    """Declare what the command line states of files that do not say it themselves."""
     group = parser.add_argument_group("what the files do not say")
     group.add_argument("--model", metavar="NAME", help="as in roofcast models")
-    group.add_argument("--hardware", metavar="NAME", help="as in roofcast hardware")
+    group.add_argument("--hardware", metavar="NAME", help="as in roofcast hardware, or 8x-h100")
     group.add_argument("--engine", metavar="NAME", help="as in roofcast engines")
-    group.add_argument("--weights", metavar="FORMAT", help="format of the weights")
+    group.add_argument("--weights", metavar="FORMAT", help="bf16, fp8, int4, q4_k_m, ...")
     group.add_argument("--kv", metavar="FORMAT", help="KV cache at 16, 8 or 4 bit")
     for name in _COUNTS:
-        group.add_argument(f"--{name}", type=count(), metavar="N", help=argparse.SUPPRESS)
-    parser.epilog = (
-        f"{', '.join(f'--{name}' for name in _COUNTS)} take a number each.\n"
-        "example: roofcast calibrate mine.csv --out mine.toml, then roofcast estimate ... --profile mine.toml"
-    )
+        group.add_argument(f"--{name}", type=count(), metavar="N")
 
 
 def execute(args: argparse.Namespace) -> int:
     """Fit, print and write; 1 if rows had mistakes and were left out."""
     _check_outputs(args)
-    import sim
     from sim.report.calibration import calibration_document, calibration_view, unused_note
-    from sim.report.progress import fitting
+    from sim.report.fitting import fitting
+    from sim.verbs.calibrate import calibrate
 
     name = args.name or (Path(args.out).name.removesuffix(".toml") if args.out else None)
     with fitting() as tell:
-        found = sim.calibrate(args.files, name=name, progress=tell, **call_arguments(args, _KEYWORDS))
+        found = calibrate(args.files, name=name, progress=tell, **call_arguments(args, _KEYWORDS))
         if args.report:
             _report(args, found, tell)
     if args.out:
@@ -69,7 +71,7 @@ def execute(args: argparse.Namespace) -> int:
         print_view(calibration_view(found))
     written = [f"wrote {path}" for path in (args.out, args.report, args.figures) if path]
     print_notes([*found.notes, *unused_note(found), *written])
-    print_problems(found.problems, "--format json lists all")
+    print_problems(found.problems)
     return 1 if found.problems else 0
 
 
@@ -79,6 +81,9 @@ def _check_outputs(args: argparse.Namespace) -> None:
         raise RoofcastError(sentence("the file of the profile is missing", "calibrate --out", "--out profile.toml"))
     if args.figures and not args.report:
         raise RoofcastError(sentence("the figures are those of a report", "calibrate --figures", "add --report FILE.md"))
+    if args.report and args.profile != "none":
+        what = "the report judges a fit from the catalogue's priors"
+        raise RoofcastError(sentence(what, "calibrate --report", "add --profile none"))
     given = {"--out": args.out, "--report": args.report, "--figures": args.figures}
     outputs = {option: path for option, path in given.items() if path is not None}
     read = [*args.files, *([args.profile] if args.profile not in (None, "none") else [])]

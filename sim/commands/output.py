@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from sim.commands.parsing import one_of
@@ -89,12 +90,17 @@ def print_view(view: RenderableType) -> None:
     print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
 
 
-def print_problems(problems: Sequence[str], rest: str) -> None:
-    """One line for each of the first few problems to stderr, and how many more there are; `rest`: where to see them."""
-    for problem in problems[:MOST_PROBLEMS]:
-        print(f"roofcast: {problem}", file=sys.stderr)
-    if len(problems) > MOST_PROBLEMS:
-        print(f"roofcast: and {len(problems) - MOST_PROBLEMS} more: {rest}", file=sys.stderr)
+def print_problems(problems: Iterable[str]) -> None:
+    """Mistakes in files to stderr: ten of each kind, which is told by its hint, and how many more there are."""
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        kinds.setdefault(re.sub(r"\d+", "", problem.rpartition("; hint: ")[2]), []).append(problem)
+    for alike in kinds.values():
+        for problem in alike[:MOST_PROBLEMS]:
+            print(f"roofcast: {problem}", file=sys.stderr)
+        if len(alike) > MOST_PROBLEMS:
+            more = f"and {len(alike) - MOST_PROBLEMS:,} more like it: --format json lists all"
+            print(f"roofcast: {more}", file=sys.stderr)
 
 
 def print_notes(notes: Iterable[str]) -> None:
