@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from sim import catalog
-from sim.accuracy.heads import HEADS, LEFT_OUT_AIMS, is_silicon, source
+from sim.accuracy.heads import HEADS, is_silicon, source
 from sim.accuracy.ranks import layout_ranks, repeatability
-from sim.breakdown import BY, PHASES
+from sim.breakdown import BY, ORDERS, PHASES
 from sim.calibrate.fit import fit, log_errors
 from sim.calibrate.folds import SEED
 from sim.calibrate.heldout import covered
@@ -23,11 +23,12 @@ from sim.errors import RoofcastError, sentence
 from sim.measure import Measurement
 from sim.params import count
 from sim.scores import score
-from sim.verbs.calibrate import FIT_STEPS, LEVEL, Calibration, Progress, Work, as_stated
+from sim.verbs.calibrate import FIT_STEPS, FITTED, LEVEL, Calibration, Progress, Work, as_stated
 
 TABLES = ("engine", "hardware", "model", "kind", "batch", "depth")
 LEAST_ROWS = 10  # of a group with a line of its own
 OTHERS = "others"
+ORDER = ("silicon", "serving", "local")
 DIGITS = 4
 LINE = ("group", "rows", "median", "mean", "bias", "90th percentile", "inside 80 %", "before", "naive")
 TOLD_FOLD = 0  # whose own head figures are kept, to be checked by refitting it
@@ -182,19 +183,25 @@ def _tables(judged: Judged) -> dict[str, dict[str, dict[str, list]]]:
     for index, row in enumerate(judged.rows):
         members[source(row), row.quantity].append(index)
     found: dict[str, dict[str, dict[str, list]]] = defaultdict(dict)
-    for (name, quantity), indices in sorted(members.items(), key=lambda item: -len(item[1])):
+    for (name, quantity), indices in sorted(members.items(), key=lambda item: _place(*item[0])):
         found[name][quantity] = {"all": [judged.line("all", indices)]}
         found[name][quantity] |= {by: _lines(judged, indices, by) for by in TABLES}
     return dict(found)
+
+
+def _place(name: str, quantity: str) -> tuple[int, str, int]:
+    return (ORDER.index(name) if name in ORDER else len(ORDER), name, FITTED.index(quantity))
 
 
 def _lines(judged: Judged, indices: list[int], by: str) -> list[list[str | float]]:
     groups: dict[str, list[int]] = defaultdict(list)
     for index in indices:
         groups[BY[by](judged.rows[index])].append(index)
-    large = {name: own for name, own in groups.items() if len(own) >= LEAST_ROWS}
+    bands = ORDERS.get(by, [])
+    large = {name: own for name, own in groups.items() if bands or len(own) >= LEAST_ROWS}
     few = [index for name, own in groups.items() if name not in large for index in own]
-    ordered = sorted(large, key=lambda name: (-len(large[name]), name))
+    place = {name: bands.index(name) if name in bands else len(bands) for name in large}
+    ordered = sorted(large, key=lambda name: (place[name], -len(large[name]), name))
     if few:
         large[OTHERS] = few
         ordered.append(OTHERS)

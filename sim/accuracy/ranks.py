@@ -64,11 +64,11 @@ def _correlation(layouts: list[list[Run]], rate: Callable[[Measurement, float, f
 
 
 def repeatability(rows: Sequence[Measurement], quantity: str) -> dict[str, float]:
-    """How far runs of one configuration and load differ: mean of |log ratio| over their pairs, and how many there are."""
+    """How far runs of one configuration and load differ: median of |log ratio| over their pairs, and their number."""
     same: dict[tuple, list[float]] = defaultdict(list)
     for row in rows:
         if is_silicon(row, quantity):
             load = (row.concurrency, row.prompt, row.output, row.n_requests, *sorted(row.limits.items()))
             same[(*row.group(), *load)].append(row.value)
     apart = [abs(np.log(a / b)) for values in same.values() for a, b in combinations(values, 2)]
-    return {"pairs": len(apart), "apart_frac": float(np.mean(apart)) if apart else float("nan")}
+    return {"pairs": len(apart), "apart_frac": float(np.median(apart)) if apart else float("nan")}

@@ -80,7 +80,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     if not args.out and not args.report:
         raise RoofcastError(sentence("the file of the profile is missing", "calibrate --out", "--out profile.toml"))
     if args.figures and not args.report:
-        raise RoofcastError(sentence("the figures are those of a report", "calibrate --figures", "add --report FILE.md"))
+        raise RoofcastError(sentence("figures are those of a report", "calibrate --figures", "add --report FILE.md"))
     if args.report and args.profile != "none":
         what = "the report judges a fit from the catalogue's priors"
         raise RoofcastError(sentence(what, "calibrate --report", "add --profile none"))

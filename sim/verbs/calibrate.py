@@ -21,7 +21,14 @@ from sim.calibrate.heldout import HeldOut, covered, held_out, intervals
 from sim.calibrate.parameters import Parameters, parameters
 from sim.calibrate.table import Table, tabulate
 from sim.calibrate.written import (
-    FROM_SCRATCH, LEAST_ROWS_OF_INTERVAL, Pin, evidence_over, intervals_over, pins, settled, shifts_over,
+    FROM_SCRATCH,
+    LEAST_ROWS_OF_INTERVAL,
+    Pin,
+    evidence_over,
+    intervals_over,
+    pins,
+    settled,
+    shifts_over,
 )  # fmt: skip
 from sim.errors import RoofcastError, clipped, did_you_mean, expect_text, sentence, shown
 from sim.measure import Defaults, Measurement, Reading, Unused, read
