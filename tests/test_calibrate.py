@@ -119,7 +119,7 @@ def test_the_profile_tells_what_it_was_fitted_to(noisy: Calibration) -> None:
         (engine, device): 24 for engine in ("sglang", "vllm") for device in ("h100-sxm", "h200")
     }
     assert [of.quantity for of in noisy.profile.error] == ["tpot_s", "ttft_s"]
-    assert "layer_us of vllm" in {pin.name for pin in noisy.pins if pin.of_prior_frac < 0.5}
+    assert "gemm_compute_frac (fp8) of hopper" in {pin.name for pin in noisy.pins if pin.of_prior_frac < 0.5}
     assert noisy.pins[0].of_prior_frac < 0.5 < noisy.pins[-1].of_prior_frac
 
 
