@@ -243,7 +243,6 @@ def _engine(row: EngineRow, machine: Machine, merged: Mapping[str, Any]) -> Engi
     values = {n: [v[k] for k in WEIGHT_KERNELS] if isinstance(v, dict) else v for n, v in merged.items()}
     return Engine(
         **{engine_field(n): FLOAT(_scale_of(n)) * FLOAT(v) for n, v in values.items()},
-        request_s=FLOAT(row.request_ms * units.MILLI),
         memory_frac=FLOAT(row.memory_frac),
         reserve_bytes=FLOAT(row.reserve_gb * units.GB),
         logit_bytes_per_sequence=FLOAT(row.logit_bytes_per_sequence),
