@@ -15,7 +15,8 @@ from jax import Array
 from sim.calibrate.parameters import Pooling, shifted_engines, shifts
 from sim.calibrate.table import Arrays, Table, forecast
 
-ERROR_SCALE = 0.08  # of the log error, beyond which a row pulls no harder: about twice the spread of repeated runs
+ERROR_SCALE = 0.08  # of the log error: about twice the spread of repeated runs
+TAILS = 3.0  # degrees of freedom of the errors: published rows hold typing errors, and runs that were not as labelled
 ADAM_STEPS, ADAM_RATE = 60, 0.08
 LBFGS_STEPS, LBFGS_MEMORY = 60, 15
 SUFFICIENT = 1e-4  # of the decrease that the slope promises (Armijo, 1966)
@@ -35,8 +36,9 @@ class Fit:
 def fit(table: Table, pooling: Pooling, weights: np.ndarray, progress: Progress = lambda *_: None) -> Fit:
     """Minimizes the loss from the prior, z = 0; weights: (M,), 0 for rows held out.
 
-    Loss: Σ w·ρ(r/s) + ½|z|², with ρ(x) = √(1 + x²) − 1 (Charbonnier et al., 1997) of the log error r, s = ERROR_SCALE:
-    the negative logarithm of a posterior whose prior is z ~ N(0, 1).
+    Loss: Σ w·ρ(r/s) + ½|z|², with ρ(x) = ½(ν + 1)·ln(1 + x²/ν), ν = TAILS, of the log error r, s = ERROR_SCALE: the
+    negative logarithm of a posterior whose errors follow Student's t (Lange, Little and Taylor, 1989: a row far off
+    pulls less, not more) and whose prior is z ~ N(0, 1).
     """
     losses: list[float] = []
 
@@ -106,9 +108,9 @@ def log_errors(table: Table, pooling: Pooling, z: np.ndarray) -> np.ndarray:
 
 
 def curvature(table: Table, pooling: Pooling, z: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(P,) diagonal of the Gauss-Newton Hessian of the loss: 1 + Σ w·ρ″(r/s)·(∂r/∂z/s)², 1 where no row speaks."""
+    """(P,) diagonal of the reweighted Gauss-Newton Hessian of the loss: 1 + Σ w·(ρ′(x)/x)·(∂r/∂z/s)², x = r/s."""
     arrays = table.arrays
-    bend = weights * (1.0 + (log_errors(table, pooling, z) / ERROR_SCALE) ** 2) ** -1.5
+    bend = weights * (TAILS + 1.0) / (TAILS + (log_errors(table, pooling, z) / ERROR_SCALE) ** 2)
     by_entry = np.zeros(pooling.index.shape[:2])
     for quantity in np.unique(arrays.quantity):
         rows = (arrays.quantity == quantity).astype(np.float32)
@@ -136,8 +138,8 @@ def _evaluate(
 
     errors, pull = jax.vjp(errors_of, shifts(pooling, z)[arrays.deployment])
     scaled = errors / ERROR_SCALE
-    root = jnp.sqrt(1.0 + scaled**2)
-    (slopes,) = pull(jnp.where(linear, weights, weights * scaled / root / ERROR_SCALE))
+    steepness = (TAILS + 1.0) * scaled / (TAILS + scaled**2) / ERROR_SCALE
+    (slopes,) = pull(jnp.where(linear, weights, weights * steepness))
     by_parameter = jnp.zeros_like(z).at[pooling.index[arrays.deployment]].add(slopes[:, :, None])
-    value = jnp.sum(weights * (root - 1.0)) + 0.5 * jnp.sum(z**2)
+    value = jnp.sum(weights * 0.5 * (TAILS + 1.0) * jnp.log1p(scaled**2 / TAILS)) + 0.5 * jnp.sum(z**2)
     return value, by_parameter * pooling.spread + z, errors, slopes

@@ -58,7 +58,7 @@ def parameters(contexts: Sequence[Context], base: Profile, own_machine: bool) ->
 
 
 def _prior(base: Profile, own_machine: bool, entry: Entry, level: str, row: Place) -> tuple[float, float]:
-    prior_sd = getattr(base.prior_sd, level)
+    prior_sd = base.prior_sd.of(level, entry[0])
     shift, sd = base.by_place.get(row, {}).get(entry, (0.0, prior_sd))
     apart = ANOTHER_MACHINE.get(level, 0.0) * prior_sd if own_machine else 0.0
     return shift, min(float(np.hypot(sd, apart)), prior_sd)
