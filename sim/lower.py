@@ -25,7 +25,6 @@ def lower_model(row: ModelRow, plan: WeightPlan, kv: str, engine: EngineRow) -> 
     counts = count(row)
     return Model(
         **_gemm_fields(counts, plan),
-        **_caching_fields(row, counts),
         **_expert_fields(counts, plan),
         **_slot_fields(_slots(row, kv, kv_bytes_per_element(kv, engine.id), engine.absorbs_prompts)),
         **_shape_fields(row, counts),
@@ -48,25 +47,6 @@ def _gemm_fields(counts: ParamCounts, plan: WeightPlan) -> dict:
         "gemm_bytes": _floats(n_bytes),
         "gemm_replicated_frac": _floats([whole / attention if attention else 0.0, 0.0, 0.0, 1.0, 0.0]),
         "gemm_kernel": np.asarray([WEIGHT_KERNELS.index(k) for k in kernels], np.int32),
-    }
-
-
-def _caching_fields(row: ModelRow, counts: ParamCounts) -> dict:
-    """What belongs to layers that cache something; those that read another layer's cache are the last of a model."""
-    shared = {kind for kind, mixer in row.attention.items() if getattr(mixer, "kv_from_other_layer", False)}
-    runs = [run for run in row.layers if run.attention not in shared]
-    part = count(row.model_copy(update={"layers": type(row.layers)(runs)}))
-    layers = sum(run.count for run in runs)
-    pairs = [
-        (part.attention_total, counts.attention_total),
-        (part.dense_ffn, counts.dense_ffn),
-        (part.shared_expert, counts.shared_expert),
-        (layers, sum(run.count for run in row.layers)),
-        (0, 1),
-    ]
-    return {
-        "gemm_caching_frac": _floats([some / whole if whole else 0.0 for some, whole in pairs]),
-        "caching_layers": FLOAT(layers),
     }
 
 
