@@ -120,7 +120,7 @@ class Engine:
     host_bw_frac: Array
     sharpness: Array  # p of the smooth maximum
     routing_skew: Array
-    expert_imbalance: Array  # fullest EP rank over the mean
+    expert_imbalance: Array  # of the spread that random routing gives the fullest EP rank: 0 balanced, 1 random
     activation_passes: Array  # times what flows between GEMMs crosses memory
     expert_passes: Array  # the same among the experts: sorted, quantized, gathered, summed
     gemm_launch_s: Array  # (C,) of a dense GEMM of no size, its quantization included

@@ -178,7 +178,7 @@ def engines(draw: Draw) -> Engine:
         "expert_passes": draw(between(0.1, 10.0)),
         "sharpness": draw(between(1.0, 20.0)),
         "routing_skew": draw(between(1e-3, 3.0)),
-        "expert_imbalance": draw(between(1.0, 2.0)),
+        "expert_imbalance": draw(between(0.01, 2.0)),
         "score_bytes": draw(st.sampled_from([0.0, 0.0, 16.0])),
         "residency_s_per_byte": draw(st.sampled_from([0.0, 0.0, 1e-11])),
         "reserve_bytes": draw(between(1e8, 3e9)),

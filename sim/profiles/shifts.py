@@ -12,7 +12,7 @@ import numpy as np
 from sim.profiles.rows import ANY, FIELDS, KERNELS, Entry, Place, Profile, architecture
 from sim.schema import DeviceRow
 
-ABOVE_ONE = ("sharpness", "expert_imbalance")
+ABOVE_ONE = ("sharpness",)
 MOST_LOG = 15.0  # beyond it a fraction rounds to 0 or 1 in 32 bits
 Merged = Mapping[str, Any]
 
