@@ -43,9 +43,8 @@ def without_impossible(reading: Reading) -> Reading:
 
 
 def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Reading:
-    """A row is unused once all its figures are dropped; a problem is told once a row."""
+    """What is dropped of a row is unused, even where another of its figures is kept; a problem is told once a row."""
     kept = [m for index, m in enumerate(reading.measurements) if index not in dropped]
-    lines = {(m.file, m.line) for m in kept}
     unused, problems = list(reading.unused), list(reading.problems)
     told: set[tuple[str, int]] = set()
     for index, (reason, what, hint) in dropped.items():
@@ -54,8 +53,7 @@ def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Read
             continue
         told.add((m.file, m.line))
         problems.append(sentence(what, place(m.file, m.line), hint))
-        if (m.file, m.line) not in lines:
-            unused.append(Unused(m.file, m.line, m.columns, reason, what))
+        unused.append(Unused(m.file, m.line, m.columns, reason, what))
     return Reading(kept, unused, problems)
 
 
@@ -131,7 +129,7 @@ def _what_ran(found: Measurement) -> tuple:
     """Everything that two rows must share to be the same measurement: configuration, load, and other conditions."""
     load = (found.concurrency, found.prompt, found.output, found.depth, found.n_requests, *found.limits.items())
     conditions: Iterable = ()
-    if found.source.split(":")[0] in ("silicon", "serving", "local", "llama-bench", "llama-batched-bench"):
+    if found.source.split(":")[0] in ("table", "silicon", "serving", "local", "llama-bench", "llama-batched-bench"):
         conditions = (cell for cell in found.columns.items() if cell[0] not in OUTCOMES)
     return (*found.group(), found.replicas, found.source, found.quantity, found.stat, *load, *conditions)
 
