@@ -16,7 +16,8 @@ from sim.measure.text import lines_of
 Reader = Callable[[Raw, Defaults], list[Measurement]]
 FORMATS = (
     "CSV with the columns of docs/measurements.md, or of a serving, local or llama-bench table; JSON, JSONL or "
-    "Markdown of llama-bench and llama-batched-bench; results of vllm bench, SGLang bench_serving, GuideLLM, AIPerf, mlx_lm.benchmark"
+    "Markdown of llama-bench and llama-batched-bench; results of vllm bench, SGLang bench_serving, GuideLLM, AIPerf, "
+    "mlx_lm.benchmark"
 )
 
 
