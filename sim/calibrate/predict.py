@@ -46,13 +46,13 @@ def log_variance(table: Table, profile: Profile, progress: Callable[[int, int], 
     return np.var(logs, axis=0)
 
 
-def _forecaster(table: Table) -> Callable[[Engine, np.ndarray], np.ndarray]:
+def _forecaster(table: Table) -> Callable[[Engine, Any], np.ndarray]:
     """Forecasts (M,) from stacked engines and the index of each point's (N,)."""
     arrays = table.arrays
     n = len(arrays.deployment)
     padded = max(LEAST_SIZE, 1 << (n - 1).bit_length())
 
-    def grown(tree: Any, index: np.ndarray) -> Any:
+    def grown(tree: Any, index: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf[np.pad(index, (0, padded - n), mode="edge")], tree)
 
     every = np.arange(n)
@@ -60,7 +60,7 @@ def _forecaster(table: Table) -> Callable[[Engine, np.ndarray], np.ndarray]:
     points, depth = grown(arrays.points, every), grown(arrays.depth_tokens, every)
     observe = _observe_few if padded <= FEW else _observe
 
-    def run(some: Engine, index: np.ndarray) -> np.ndarray:
+    def run(some: Engine, index: Any) -> np.ndarray:
         found = np.asarray(observe(models, devices, grown(some, index), points, depth), np.float64)
         return found[arrays.point, arrays.quantity]
 

@@ -43,8 +43,9 @@ def without_impossible(reading: Reading) -> Reading:
 
 
 def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Reading:
-    """What is dropped of a row is unused, even where another of its figures is kept; a problem is told once a row."""
+    """A row is unused once all its figures are dropped; a problem is told once a row."""
     kept = [m for index, m in enumerate(reading.measurements) if index not in dropped]
+    lines = {(m.file, m.line) for m in kept}
     unused, problems = list(reading.unused), list(reading.problems)
     told: set[tuple[str, int]] = set()
     for index, (reason, what, hint) in dropped.items():
@@ -53,7 +54,8 @@ def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Read
             continue
         told.add((m.file, m.line))
         problems.append(sentence(what, place(m.file, m.line), hint))
-        unused.append(Unused(m.file, m.line, m.columns, reason, what))
+        if (m.file, m.line) not in lines:
+            unused.append(Unused(m.file, m.line, m.columns, reason, what))
     return Reading(kept, unused, problems)
 
 

@@ -19,6 +19,7 @@ from sim.results import Result
 BAND_FRAC = 0.25
 MOST_COLUMNS = 4
 MANY_POINTS = 500
+MANY_TICKS = 60.0  # ratio of the ends of an axis from which on powers of ten suffice
 WORDS = {"tpot": "TPOT", "ttft": "TTFT", "itl": "ITL", "e2e": "End to end"}
 
 
@@ -81,9 +82,10 @@ def _panel(axes: Axes, quantity: str, rows: Sequence[dict[str, Any]], appearance
     axes.set_title(_title(quantity), fontsize=10)
     axes.text(
         0.04, 0.96, f"{len(rows):,} rows\nmedian error {100 * median:.0f} %", transform=axes.transAxes, va="top",
-        fontsize=9,
+        fontsize=9, bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1.5},
     )  # fmt: skip
+    subs = (1.0,) if high > MANY_TICKS * low else (1.0, 2.0, 5.0)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(base=10, numticks=6))
+        axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=6))
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.set_minor_formatter(NullFormatter())

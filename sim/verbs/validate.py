@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -68,8 +69,8 @@ def validate(
     Raises RoofcastError where the arguments are wrong, or no row can be used.
     """
     tables, level = check_by(by), None if interval is None else as_level(interval)
-    names = {"model": model, "hardware": hardware, "engine": engine, "weights": weights, "kv": kv}
-    counts = {"tp": tp, "pp": pp, "ep": ep, "dp": dp, "replicas": replicas, "concurrency": concurrency,
+    names: Row = {"model": model, "hardware": hardware, "engine": engine, "weights": weights, "kv": kv}
+    counts: Row = {"tp": tp, "pp": pp, "ep": ep, "dp": dp, "replicas": replicas, "concurrency": concurrency,
               "prompt": prompt, "output": output}  # fmt: skip
     check_scalars(counts)
     calibrated, *_ = named(lambda: profiles.named(profile), *_look_ups(names))
@@ -100,7 +101,7 @@ def _look_ups(names: Mapping[str, str | None]) -> list[Callable[[], Any]]:
     by_name: dict[str, Callable[[str], Any]] = {
         "model": catalog.model, "hardware": catalog.machine, "engine": engine_row, "weights": _format, "kv": kv_format,
     }  # fmt: skip
-    return [lambda find=by_name[of], name=name: find(name) for of, name in names.items() if name is not None]
+    return [functools.partial(by_name[of], name) for of, name in names.items() if name is not None]
 
 
 def _format(name: str) -> Any:
