@@ -26,7 +26,7 @@ from sim.results import Result
 TINY = Path(__file__).parent / "profile.toml"
 SAMPLES = Path(__file__).parent / "samples"
 COLUMNS = ("model", "hardware", "engine", "concurrency", "prompt_tokens", "output_tokens", "context_depth", "weights",
-           "n_requests", "quantity", "value", "stat")  # fmt: skip
+           "n_requests", "quantity", "value", "stat", "n_devices", "tp", "pp", "ep", "dp", "mixed_chunk")  # fmt: skip
 SERVED = {"model": "llama-3.1-8b", "hardware": "h100-sxm", "engine": "vllm", "concurrency": 16, "prompt_tokens": 1000,
           "output_tokens": 200, "n_requests": 160}  # fmt: skip
 ROWS: list[dict[str, Any]] = [
@@ -210,3 +210,26 @@ def test_what_does_not_fit_is_no_mistake(tmp_path: Path) -> None:
     found = sim.validate(table_of(tmp_path / "rows.csv", [ROWS[0], large]), profile="none")
     assert (found["reason"][1], found["detail"][1]) == ("does not fit", "the weights do not fit")
     assert found.details["problems"] == [] and found["measured"][1] == pytest.approx(60)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"hardware": "8x h100-sxm"}, ("8x h100-sxm", 8, 1, 1, 1)),
+        ({"n_devices": 4}, ("4x h100-sxm", 4, 1, 1, 1)),
+        ({"tp": 2, "dp": 2, "ep": 4}, ("4x h100-sxm", 2, 1, 2, 1)),  # a dense model has no experts to part
+        ({"n_devices": 2, "pp": 2}, ("2x h100-sxm", 1, 2, 1, 1)),
+        ({"n_devices": 2, "tp": 4}, "contradictory parallelism"),
+        ({"stat": "p99"}, "a percentile"),
+        ({"output_tokens": ""}, "length not stated"),
+        ({"weights": "fp3"}, "unknown quantization"),
+        ({"mixed_chunk": -1}, "not positive"),
+    ],
+)
+def test_rows_of_the_own_table(tmp_path: Path, change: dict[str, Any], expected: Any) -> None:
+    found = measure.read([table_of(tmp_path / "rows.csv", [ROWS[0] | {"value": 30} | change])])
+    if isinstance(expected, str):
+        assert [row.reason for row in found.unused] == [expected] and not found.measurements
+    else:
+        [row] = found.measurements
+        assert (row.machine, row.tp, row.pp, row.dp, row.ep) == expected

@@ -188,6 +188,7 @@ def shipped() -> Result:
 
 def test_the_shipped_table_is_whole(shipped: Result) -> None:
     assert 300 <= len(shipped.rows()) <= 600
+    assert f"{len(shipped.rows())} published figures" in (SAMPLES.parents[1] / "docs/measurements.md").read_text()
     assert shipped["used"].all() and shipped.details["problems"] == []
     for columns in shipped.details["columns"]:
         assert columns["source_title"] and columns["id"]
