@@ -151,8 +151,9 @@ def test_without_intervals_they_are_absent_and_a_note_says_so() -> None:
 
 def test_as_many_are_inside_as_the_level_says(tmp_path: Path) -> None:
     """Of measurements that are drawn from the profile itself: its engines, and the noise of the quantity."""
-    normal = profiles.rows.Interval(noise=0.05, levels=(0.5, 0.8, 0.95), widths=(0.6745, 1.2816, 1.96))
-    profile = profiles.load(TINY).model_copy(update={"interval": {"tpot_s": normal}})
+    normal = profiles.rows.Interval(noise=0.01, levels=(0.5, 0.8, 0.95), widths=(0.6745, 1.2816, 1.96))
+    close = profiles.rows.PriorSd(**dict.fromkeys(profiles.rows.LEVELS, 0.02))  # so that forecasts spread evenly
+    profile = profiles.load(TINY).model_copy(update={"interval": {"tpot_s": normal}, "prior_sd": close})
     loads = [SERVED | {"quantity": "tpot_ms", "value": 9, "concurrency": 1 + i % 50, "prompt_tokens": 500 + i}
              for i in range(128)]  # fmt: skip
     table, _ = tabulate(measure.read([table_of(tmp_path / "rows.csv", loads)]).measurements, profile)
