@@ -15,6 +15,7 @@ from kernels.work import (
     attention_scores,
     distinct_experts,
     divide_load,
+    fullest_rank,
     kv_bytes_read,
     state_work,
 )
@@ -99,10 +100,8 @@ def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage
     ep, within = expert_ranks(layout)
     tokens = stage.n_decode_tokens + stage.n_prefill_tokens
     hit = distinct_experts(model.n_experts, model.n_experts_per_token, tokens, engine.routing_skew)
-    uneven = jnp.where(ep > 1, engine.expert_imbalance, 1.0)
-    on_rank = jnp.maximum(jnp.minimum(hit / ep * uneven, model.n_experts / ep), jnp.minimum(hit, 1.0))
+    on_rank, rows = fullest_rank(model, tokens, hit, ep, engine.routing_skew, engine.expert_imbalance)
     n_bytes = model.n_moe_layers * on_rank * model.expert_bytes / within
-    rows = tokens * model.n_experts_per_token / ep * uneven
     flops = 2.0 * model.n_moe_layers * rows * model.expert_params / within
     bandwidth = device.bandwidth_bytes_per_s * engine.expert_bw_frac[model.expert_kernel]
     rate = device.peak_flops_per_s[model.expert_kernel] * engine.expert_compute_frac[model.expert_kernel]

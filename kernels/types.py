@@ -34,7 +34,6 @@ class Model:
     gemm_params: Array  # (G,) parameters that multiply each token
     gemm_bytes: Array  # (G,) bytes streamed once a step
     gemm_replicated_frac: Array  # (G,) share that every TP rank holds whole
-    gemm_caching_frac: Array  # (G,) share in layers up to the last that caches; of the head none
     gemm_kernel: Array  # (G,) int32, index into WEIGHT_KERNELS
     gemm_launches: Array  # (G,) GEMM kernels of a step, each between the residual stream and something else
     n_moe_layers: Array
@@ -64,7 +63,6 @@ class Model:
     state_flops_per_token: Array  # (K,)
     state_heads: Array  # (K,)
     n_layers: Array
-    caching_layers: Array  # up to the last that stores a cache: all but for those at the end that read another's
     n_blocks: Array  # mixers and feed-forward blocks: two a layer, one in some hybrids
     n_mla_layers: Array
     n_linear_layers: Array
@@ -122,7 +120,7 @@ class Engine:
     host_bw_frac: Array
     sharpness: Array  # p of the smooth maximum
     routing_skew: Array
-    expert_imbalance: Array  # fullest EP rank over the mean
+    expert_imbalance: Array  # of the spread that random routing gives the fullest EP rank: 0 balanced, 1 random
     activation_passes: Array  # times what flows between GEMMs crosses memory
     expert_passes: Array  # the same among the experts: sorted, quantized, gathered, summed
     gemm_launch_s: Array  # (C,) of a dense GEMM of no size, its quantization included

@@ -53,7 +53,6 @@ class EngineRow(Row):
     logit_bytes_per_sequence: NonNegativeFloat
     block_tokens: PositiveInt
     graph_tokens: PositiveInt | None = None
-    request_ms: NonNegativeFloat
     admission_steps: PositiveFloat = 1.0
     limits: tuple[StepLimits, ...]
     sources: dict[str, str]
@@ -102,6 +101,7 @@ class EfficiencyRow(Row):
     indexer_layer_us: NonNegativeFloat | None = None
     step_us: NonNegativeFloat | None = None
     sequence_us: NonNegativeFloat | None = None
+    request_us: NonNegativeFloat | None = None
     allreduce_us: NonNegativeFloat | None = None
     allreduce_log2_us: NonNegativeFloat | None = None
     allreduce_ramp_us: NonNegativeFloat | None = None

@@ -34,7 +34,6 @@ def lower_model(row: ModelRow, plan: WeightPlan, kv: str, engine: EngineRow) -> 
     return Model(
         **_gemm_fields(counts, plan),
         gemm_launches=_floats(_gemm_launches(row, counts)),
-        **_caching_fields(row, counts),
         **_expert_fields(counts, plan),
         **_slot_fields(_slots(row, kv, kv_bytes_per_element(kv, engine.id), engine.absorbs_prompts)),
         **_shape_fields(row, counts),
@@ -67,25 +66,6 @@ def _gemm_launches(row: ModelRow, counts: ParamCounts) -> list[int]:
     dense = sum(run.count for run in row.layers if isinstance(row.ffn[run.ffn], GluFfn))
     moe = counts.n_moe_layers
     return [mixers, FFN_GEMMS * dense, FFN_GEMMS * moe if counts.shared_expert else 0, moe, 1]
-
-
-def _caching_fields(row: ModelRow, counts: ParamCounts) -> dict:
-    """What belongs to layers that cache something; those that read another layer's cache are the last of a model."""
-    shared = {kind for kind, mixer in row.attention.items() if getattr(mixer, "kv_from_other_layer", False)}
-    runs = [run for run in row.layers if run.attention not in shared]
-    part = count(row.model_copy(update={"layers": type(row.layers)(runs)}))
-    layers = sum(run.count for run in runs)
-    pairs = [
-        (part.attention_total, counts.attention_total),
-        (part.dense_ffn, counts.dense_ffn),
-        (part.shared_expert, counts.shared_expert),
-        (layers, sum(run.count for run in row.layers)),
-        (0, 1),
-    ]
-    return {
-        "gemm_caching_frac": _floats([some / whole if whole else 0.0 for some, whole in pairs]),
-        "caching_layers": FLOAT(layers),
-    }
 
 
 def _expert_fields(counts: ParamCounts, plan: WeightPlan) -> dict:
@@ -243,7 +223,6 @@ def _engine(row: EngineRow, machine: Machine, merged: Mapping[str, Any]) -> Engi
     values = {n: [v[k] for k in WEIGHT_KERNELS] if isinstance(v, dict) else v for n, v in merged.items()}
     return Engine(
         **{engine_field(n): FLOAT(_scale_of(n)) * FLOAT(v) for n, v in values.items()},
-        request_s=FLOAT(row.request_ms * units.MILLI),
         memory_frac=FLOAT(row.memory_frac),
         reserve_bytes=FLOAT(row.reserve_gb * units.GB),
         logit_bytes_per_sequence=FLOAT(row.logit_bytes_per_sequence),

@@ -10,7 +10,7 @@ import pytest
 import tests.measured_world as made
 from sim import profiles
 from sim.calibrate import folds
-from sim.calibrate.fit import curvature, log_errors, row_weights
+from sim.calibrate.fit import ERROR_SCALE, FIRST_TOKEN_SCALE, TAILS, curvature, log_errors, row_weights
 from sim.profiles.write import to_toml, write
 from sim.verbs.calibrate import Calibration, calibrate
 from sim.verbs.estimate import estimate
@@ -100,14 +100,15 @@ def test_a_forecast_with_the_written_profile_is_that_of_the_fit(noisy: Calibrati
 def test_curvature_is_that_of_finite_differences(folder: Path) -> None:
     table, params, truth = made.world(folder)
     weights = row_weights(table)
-    bent = curvature(table, params.pooling, truth, weights)  # at the truth all errors are 0, so that ρ″ is 1
+    bent = curvature(table, params.pooling, truth, weights)  # at the truth, where all errors are 0
+    scales = np.asarray([FIRST_TOKEN_SCALE if row.quantity == "ttft_s" else ERROR_SCALE for row in table.rows])
     step = 0.2
     for p in np.argsort(-bent)[[0, 3, 10, 30]]:
         moved = np.zeros_like(truth)
         moved[p] = step
         ends = [log_errors(table, params.pooling, truth + sign * moved) for sign in (1, -1)]
-        slopes = (ends[0] - ends[1]) / (2 * step) / 0.08
-        exact = 1.0 + float(weights @ slopes**2)
+        slopes = (ends[0] - ends[1]) / (2 * step) / scales
+        exact = 1.0 + (TAILS + 1.0) / TAILS * float(weights @ slopes**2)
         assert 0.5 * exact < bent[p] < 1.05 * exact  # a mean slope stands for those of rows at one point
 
 

@@ -62,7 +62,7 @@ machines = st.tuples(draw.models(), draw.devices(), draw.engines(), draw.layouts
 # Counts that only come whole, at which the kernels step: not moved by the finite difference.
 COUNTS = ("n_layers", "attn_kv_heads", "attn_heads", "state_heads", "tokens_per_entry", "tp", "pp", "ep", "dp",
           "replicas", "n_blocks", "domain_devices", "link_mesh_links", "link_bus", "block_tokens",
-          "graph_tokens", "caching_layers",
+          "graph_tokens",
           *draw.POLICIES)  # fmt: skip
 
 

@@ -181,7 +181,7 @@ def split_model(machine: tuple, heads: float) -> tuple:
     model = replace(model, **whole, gemm_replicated_frac=np.zeros_like(model.gemm_replicated_frac))
     unindexed = {"index_entry_bytes": 0 * even, "index_flops_per_entry": 0 * even, "attn_min_heads": 0 * even + 1}
     model = replace(model, **unindexed)
-    return model, device, replace(engine, expert_imbalance=np.float32(1)), layout
+    return model, device, replace(engine, expert_imbalance=np.float32(0)), layout
 
 
 @given(machines, st.integers(1, 40), st.integers(0, 9000), st.sampled_from([2, 4, 8, 16]), st.booleans())

@@ -61,7 +61,7 @@ def parameters(contexts: Sequence[Context], base: Profile, own_machine: bool) ->
 
 def _prior(base: Profile, own: set[str] | None, entry: Entry, level: str, row: Place) -> tuple[float, float]:
     """(Center, spread); spread 0: does not move."""
-    prior_sd = getattr(base.prior_sd, level)
+    prior_sd = base.prior_sd.of(level, entry[0])
     shift, sd = base.by_place.get(row, {}).get(entry, (0.0, prior_sd))
     if row[1] == "":  # a device named as its architecture, whose level stands for both
         return 0.0, 0.0

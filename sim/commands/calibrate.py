@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sim.commands.deployment import add_profile
 from sim.commands.output import print_json, print_notes, print_problems, print_view
 from sim.commands.parsing import Parser, call_arguments, count, one_of
+from sim.commands.validate import add_stated
 from sim.errors import RoofcastError, clipped, sentence
 from sim.files import check_writable, write_whole
 
@@ -33,20 +34,8 @@ def configure(parser: Parser) -> None:
     group = parser.add_argument_group("accuracy document; takes some minutes, starts best from --profile none")
     group.add_argument("--report", metavar="FILE.md", help="write the errors by engine, device, model and load")
     group.add_argument("--figures", metavar="FILE.json", help="and the figures in it")
-    _add_stated(parser)
+    add_stated(parser)
     parser.epilog = "example: roofcast calibrate mine.csv --out mine.toml, then estimate ... --profile mine.toml"
-
-
-def _add_stated(parser: Parser) -> None:
-    """Declare what the command line states of files that do not say it themselves."""
-    group = parser.add_argument_group("what the files do not say")
-    group.add_argument("--model", metavar="NAME", help="as in roofcast models")
-    group.add_argument("--hardware", metavar="NAME", help="as in roofcast hardware, or 8x-h100")
-    group.add_argument("--engine", metavar="NAME", help="as in roofcast engines")
-    group.add_argument("--weights", metavar="FORMAT", help="bf16, fp8, int4, q4_k_m, ...")
-    group.add_argument("--kv", metavar="FORMAT", help="KV cache at 16, 8 or 4 bit")
-    for name in _COUNTS:
-        group.add_argument(f"--{name}", type=count(), metavar="N")
 
 
 def execute(args: argparse.Namespace) -> int:

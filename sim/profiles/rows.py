@@ -20,6 +20,7 @@ ANY = "*"
 KINDS = tuple(f"{mixer}{ffn}" for mixer in ("gqa", "mla", "dsa", "linear") for ffn in ("", "+moe"))
 LEVELS = ("engine", "arch", "device", "engine_arch", "engine_device", "engine_kind")
 MOST_SHIFT = 10.0
+LESS_CERTAIN = {"request_us": 3.0, "lockstep_frac": 2.0, "state_": 2.0}  # than others, whose priors were measured
 KERNELS: tuple[str, ...] = get_args(Kernel)
 Quantity = Literal["tpot_s", "ttft_s", "itl_s", "e2e_s", "decode_step_s", "prefill_s", "output_tokens_per_s",
                    "total_tokens_per_s"]  # fmt: skip
@@ -79,6 +80,10 @@ class PriorSd(Table):
     engine_arch: NonNegativeFloat
     engine_device: NonNegativeFloat
     engine_kind: NonNegativeFloat
+
+    def of(self, level: str, field: str) -> float:
+        """Of a shift of a field of an efficiency row at a level."""
+        return getattr(self, level) * next((more for name, more in LESS_CERTAIN.items() if name in field), 1.0)
 
 
 class Interval(Table):

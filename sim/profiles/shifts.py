@@ -12,7 +12,7 @@ import numpy as np
 from sim.profiles.rows import ANY, FIELDS, KERNELS, Entry, Place, Profile, architecture
 from sim.schema import DeviceRow
 
-ABOVE_ONE = ("sharpness", "expert_imbalance")
+ABOVE_ONE = ("sharpness",)
 MOST_LOG = 15.0  # beyond it a fraction rounds to 0 or 1 in 32 bits
 Merged = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ def drawn(merged: Merged, profile: Profile, engine_id: str, device: DeviceRow, k
     """
     entries = _entries(merged)
     levels = [(profile.by_place.get(place, {}), level) for level, place in places(engine_id, device, kind).items()]
-    pairs = np.asarray([[at.get(e, (0.0, getattr(profile.prior_sd, level))) for at, level in levels] for e in entries])
+    pairs = np.asarray([[at.get(e, (0.0, profile.prior_sd.of(level, e[0]))) for at, level in levels] for e in entries])
     center, deviation = pairs[:, :, 0].sum(axis=1), np.sqrt((pairs[:, :, 1] ** 2).sum(axis=1))
     shifts = center + deviation * _normals(f"{engine_id}|{device.id}|{kind}", n_draws, len(entries))
     return [_with(merged, dict(zip(entries, one, strict=True))) for one in _moved_all(merged, entries, shifts)]

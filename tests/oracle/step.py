@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 from types import SimpleNamespace
 
 import numpy as np
@@ -89,21 +90,33 @@ def crossing(m: Spaces, rows: float, n_matrices: float, params: float) -> float:
 
 def experts(m: Spaces, d: Spaces, e: Spaces, x: Spaces, tokens: float) -> Row:
     """Routed experts: the fullest of `ep` groups of ranks, where a group shares each of its experts."""
-    owned, sharing = m.n_experts / x.ep, x.tp * x.dp / x.ep
-    uneven = e.expert_imbalance if x.ep > 1 else 1.0
+    sharing = x.tp * x.dp / x.ep
     hit = distinct_experts(m.n_experts, m.n_experts_per_token, tokens, max(e.routing_skew, 1e-3))
+    read, rows = fullest(m, e, x, tokens, hit)
     n_bytes = flops = moved = n_weights = 0.0
     for _ in range(int(m.n_moe_layers)):
-        rows = tokens * m.n_experts_per_token / x.ep * uneven
         moved += e.expert_passes * crossing(m, rows, 2, m.expert_params / sharing)
-        read = max(min(hit / x.ep * uneven, owned), min(hit, 1.0))  # a rank that reads at all reads a whole expert
         n_bytes += read * m.expert_bytes / sharing
         n_weights += read * m.expert_params / sharing
-        flops += 2.0 * tokens * m.n_experts_per_token / x.ep * uneven * m.expert_params / sharing
+        flops += 2.0 * rows * m.expert_params / sharing
     unit = m.expert_kernel
     memory_s = over(n_bytes + moved, d.bandwidth_bytes_per_s * e.expert_bw_frac[unit])
     unpack_s = over(n_weights * e.unpack_flops[unit], d.vector_flops_per_s)
     return n_bytes, flops, memory_s, over(flops, d.peak_flops_per_s[unit] * e.expert_compute_frac[unit]) + unpack_s
+
+
+def fullest(m: Spaces, e: Spaces, x: Spaces, tokens: float, hit: float) -> tuple[float, float]:
+    """Experts that the fullest EP rank reads, and its rows: the mean, and what chance adds for the largest of them."""
+    ranks, copies = x.ep, tokens * m.n_experts_per_token
+    if not hit:
+        return 0.0, copies / ranks
+    deviate = e.expert_imbalance * NormalDist().inv_cdf((ranks - 3 / 8) / (ranks + 1 / 4))
+    share = min(hit / m.n_experts, 1.0 - 1e-6)
+    by_number = deviate * math.sqrt((ranks - 1) / (share * m.n_experts))
+    read = m.n_experts / ranks * (1.0 - (1.0 - share) ** (1.0 + by_number))
+    by_load = deviate * math.sqrt((ranks - 1) * (max(e.routing_skew, 0.0) / m.n_experts + 1.0 / max(copies, 1.0)))
+    at_most = m.n_experts / ranks
+    return min(max(read, min(hit, 1.0)), at_most), min(copies / ranks * (1.0 + by_load), copies)
 
 
 def attention(model: Model, d: Spaces, e: Spaces, x: Spaces, batch: Batch, part: float) -> list[Row]:
