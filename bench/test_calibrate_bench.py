@@ -13,7 +13,7 @@ import pytest
 
 import sim
 import tests.measured_world as made
-from sim.calibrate.fit import fit, log_errors, row_weights
+from sim.calibration.fit import fit, log_errors, row_weights
 from sim.verbs.calibrate import calibrate
 
 ROUNDS = 30

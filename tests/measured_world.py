@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.calibrate.fit import log_errors
-from sim.calibrate.parameters import Parameters, parameters
-from sim.calibrate.table import Table, tabulate
-from sim.calibrate.written import FROM_SCRATCH
+from sim.calibration.fit import log_errors
+from sim.calibration.parameters import Parameters, parameters
+from sim.calibration.table import Table, tabulate
+from sim.calibration.written import FROM_SCRATCH
 from sim.measure import Measurement, read
 from sim.profiles.rows import Entry, Place
 

@@ -14,12 +14,12 @@ from sim.accuracy import document, figures_text
 from sim.accuracy.figures import Judged, head_figures, judge
 from sim.accuracy.heads import HEADS
 from sim.accuracy.ranks import layout_ranks, repeatability
-from sim.calibrate import folds
-from sim.calibrate.fit import fit, log_errors, row_weights
-from sim.calibrate.heldout import HeldOut
-from sim.calibrate.parameters import parameters
-from sim.calibrate.table import tabulate
-from sim.calibrate.written import FROM_SCRATCH
+from sim.calibration import folds
+from sim.calibration.fit import fit, log_errors, row_weights
+from sim.calibration.heldout import HeldOut
+from sim.calibration.parameters import parameters
+from sim.calibration.table import tabulate
+from sim.calibration.written import FROM_SCRATCH
 from sim.verbs.calibrate import FITTED, Work
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

@@ -9,8 +9,8 @@ import pytest
 
 import tests.measured_world as made
 from sim import profiles
-from sim.calibrate import folds
-from sim.calibrate.fit import ERROR_SCALE, FIRST_TOKEN_SCALE, TAILS, curvature, log_errors, row_weights
+from sim.calibration import folds
+from sim.calibration.fit import ERROR_SCALE, FIRST_TOKEN_SCALE, TAILS, curvature, log_errors, row_weights
 from sim.profiles.write import to_toml, write
 from sim.verbs.calibrate import Calibration, calibrate
 from sim.verbs.estimate import estimate

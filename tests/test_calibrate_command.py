@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import sim
 import tests.measured_world as made
 from sim.errors import RoofcastError
 from sim.profiles import load
@@ -56,6 +57,7 @@ def test_files_without_a_usable_row_are_refused(run, tmp_path, text) -> None:
 
 
 def test_arguments_of_the_verb_are_checked(rows: Path) -> None:
+    assert sim.calibrate is calibrate
     for words, said in (
         ({"paths": []}, "at least one file"),
         ({"folds": 0}, "from 2 to 1000"),

@@ -20,7 +20,7 @@ MOST_FILE_LINES, MOST_FUNCTION_LINES, MOST_SCENARIO_LINES = 300, 40, 59
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 IMPORT_KERNELS = (
-    "sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/", "sim/calibrate/", "sim/silicon/",
+    "sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/", "sim/calibration/", "sim/silicon/",
 )  # fmt: skip
 KERNELS_IMPORT = {"jax", "numpy", "chex", "kernels"}
 WITHOUT_JAX = (
@@ -32,7 +32,7 @@ FLOORS = (
     ("sim.cli", "sim.commands", "sim.__main__"),
     ("sim.guide", "sim.accuracy"),
     ("sim.verbs",),
-    ("sim.calibrate",),
+    ("sim.calibration",),
     ("sim.candidates", "sim.intervals", "sim.request", "sim.point", "sim.lower"),
     ("kernels",),
     ("sim.measure",),

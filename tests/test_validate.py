@@ -14,8 +14,8 @@ import pytest
 import sim
 from sim import catalog, measure, profiles
 from sim.breakdown import batch_band, depth_band
-from sim.calibrate.predict import predict
-from sim.calibrate.table import tabulate
+from sim.calibration.predict import predict
+from sim.calibration.table import tabulate
 from sim.engines import engine
 from sim.errors import RoofcastError
 from sim.intervals import N_DRAWS

@@ -15,10 +15,10 @@ from sim import catalog
 from sim.accuracy.heads import HEADS, is_silicon, source
 from sim.accuracy.ranks import layout_ranks, repeatability
 from sim.breakdown import BY, ORDERS, PHASES
-from sim.calibrate.fit import fit, log_errors
-from sim.calibrate.folds import SEED
-from sim.calibrate.heldout import covered
-from sim.calibrate.naive import naive_prompt_s, naive_token_s
+from sim.calibration.fit import fit, log_errors
+from sim.calibration.folds import SEED
+from sim.calibration.heldout import covered
+from sim.calibration.naive import naive_prompt_s, naive_token_s
 from sim.errors import RoofcastError, sentence
 from sim.measure import Measurement
 from sim.params import count

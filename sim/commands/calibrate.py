@@ -41,13 +41,13 @@ def configure(parser: Parser) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Fit, print and write; 1 if rows had mistakes and were left out."""
     _check_outputs(args)
+    import sim
     from sim.report.calibration import calibration_document, calibration_view, unused_note
     from sim.report.fitting import fitting
-    from sim.verbs.calibrate import calibrate
 
     name = args.name or (Path(args.out).name.removesuffix(".toml") if args.out else None)
     with fitting() as tell:
-        found = calibrate(args.files, name=name, progress=tell, **call_arguments(args, _KEYWORDS))
+        found = sim.calibrate(args.files, name=name, progress=tell, **call_arguments(args, _KEYWORDS))
         if args.report:
             _report(args, found, tell)
     if args.out:

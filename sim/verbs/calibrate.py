@@ -15,12 +15,12 @@ import numpy as np
 
 import sim
 from sim import profiles
-from sim.calibrate import folds as split
-from sim.calibrate.fit import ADAM_STEPS, LBFGS_STEPS, Fit, fit, log_errors, row_weights
-from sim.calibrate.heldout import HeldOut, covered, held_out, intervals
-from sim.calibrate.parameters import Parameters, parameters
-from sim.calibrate.table import Table, tabulate
-from sim.calibrate.written import (
+from sim.calibration import folds as split
+from sim.calibration.fit import ADAM_STEPS, LBFGS_STEPS, Fit, fit, log_errors, row_weights
+from sim.calibration.heldout import HeldOut, covered, held_out, intervals
+from sim.calibration.parameters import Parameters, parameters
+from sim.calibration.table import Table, tabulate
+from sim.calibration.written import (
     FROM_SCRATCH,
     LEAST_ROWS_OF_INTERVAL,
     Pin,

@@ -14,8 +14,8 @@ import numpy as np
 
 from sim import catalog, measure, profiles
 from sim.breakdown import check_by, error_tables, stated_quantity, stated_value
-from sim.calibrate.predict import log_variance, predict
-from sim.calibrate.table import Table, tabulate
+from sim.calibration.predict import log_variance, predict
+from sim.calibration.table import Table, tabulate
 from sim.engines import engine as engine_row
 from sim.errors import RoofcastError, sentence, shown
 from sim.formats import kv_format

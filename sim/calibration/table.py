@@ -13,7 +13,7 @@ from jax import Array
 from kernels.observe import QUANTITIES, observe
 from kernels.types import Device, Engine, Model, pytree
 from sim import errors, profiles
-from sim.calibrate.contexts import Context, context
+from sim.calibration.contexts import Context, context
 from sim.errors import RoofcastError, sentence, why_reasons
 from sim.measure import Measurement, Unused
 from sim.point import Point, evaluate, split, stack

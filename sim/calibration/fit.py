@@ -13,8 +13,8 @@ import optax
 from jax import Array
 
 from kernels.observe import QUANTITIES
-from sim.calibrate.parameters import Pooling, shifted_engines, shifts
-from sim.calibrate.table import Arrays, Table, forecast
+from sim.calibration.parameters import Pooling, shifted_engines, shifts
+from sim.calibration.table import Arrays, Table, forecast
 
 ERROR_SCALE = 0.08  # of the log error of a time per token: about twice the spread of repeated runs, 3 %
 FIRST_TOKEN_SCALE = 0.16  # of time to first token, whose repeats differ by 6 %

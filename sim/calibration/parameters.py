@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from kernels.types import Engine, pytree
-from sim.calibrate.contexts import Context
+from sim.calibration.contexts import Context
 from sim.lower import engine_field
 from sim.profiles.rows import FIELDS, KERNELS, Entry, Place, Profile
 from sim.profiles.shifts import moved, places

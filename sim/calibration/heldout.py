@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels.observe import QUANTITIES
-from sim.calibrate.fit import Fit, Progress, fit, log_errors
-from sim.calibrate.parameters import Pooling
-from sim.calibrate.table import Table
+from sim.calibration.fit import Fit, Progress, fit, log_errors
+from sim.calibration.parameters import Pooling
+from sim.calibration.table import Table
 from sim.profiles.rows import Interval
 
 N_DRAWS = 32

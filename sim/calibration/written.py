@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sim.calibrate.fit import Fit
-from sim.calibrate.parameters import Parameters
-from sim.calibrate.table import Table
+from sim.calibration.fit import Fit
+from sim.calibration.parameters import Parameters
+from sim.calibration.table import Table
 from sim.profiles.rows import ANY, MOST_SHIFT, Entry, Evidence, Interval, Place, PriorSd, Profile, Shift
 from sim.profiles.shifts import ABOVE_ONE
 

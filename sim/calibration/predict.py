@@ -10,7 +10,7 @@ import numpy as np
 
 from kernels.types import Engine
 from sim import catalog
-from sim.calibrate.table import Table, observe_point
+from sim.calibration.table import Table, observe_point
 from sim.engines import engines
 from sim.intervals import N_DRAWS
 from sim.lower import drawn_engines
