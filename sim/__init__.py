@@ -1,6 +1,6 @@
 """Roofcast: forecasts what it takes to serve a large language model.
 
-The public surface: `estimate`, `fits`, `recommend`, `run`, and the `Result` and `RoofcastError` they give.
+The public surface: `estimate`, `fits`, `recommend`, `run`, `validate`, and the `Result` and `RoofcastError` they give.
 Imported on first use, so that `import sim` costs nothing.
 """
 
@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from sim.verbs.fits import fits
     from sim.verbs.recommend import recommend
     from sim.verbs.run import run
+    from sim.verbs.validate import validate
 
 __version__ = "0.1.0"
-__all__ = ["Result", "RoofcastError", "__version__", "estimate", "fits", "recommend", "run"]
+__all__ = ["Result", "RoofcastError", "__version__", "estimate", "fits", "recommend", "run", "validate"]
 
 _HOMES = {
     "estimate": "sim.verbs.estimate",
     "fits": "sim.verbs.fits",
     "recommend": "sim.verbs.recommend",
     "run": "sim.verbs.run",
+    "validate": "sim.verbs.validate",
     "Result": "sim.results",
     "RoofcastError": "sim.errors",
 }

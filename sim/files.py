@@ -23,3 +23,18 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise RoofcastError(sentence("cannot be written: permission denied", where, "name another file"))
     return file
+
+
+def write_whole(path: str | os.PathLike[str], text: str) -> None:
+    """Write the file whole or not at all, through one beside it; devices are written as they are."""
+    file = Path(os.path.realpath(check_writable(path)))
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        if file.exists() and not (file.is_file() and os.access(file.parent, os.W_OK)):
+            file.write_text(text, encoding="utf-8")
+        else:
+            unfinished.write_text(text, encoding="utf-8")
+            os.replace(unfinished, file)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise RoofcastError(sentence(f"cannot be written: {error.strerror}", clipped(str(path)))) from None

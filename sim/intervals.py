@@ -29,14 +29,20 @@ Columns = Mapping[str, np.ndarray]
 
 def check_level(level: Any, profile: Profile | None) -> float:
     """The level, if it is a number between 0 and 1 for which the profile has intervals; else RoofcastError."""
+    number = as_level(level)
+    for quantity, _ in BOUNDED.values():
+        width(profile, quantity, number)
+    return number
+
+
+def as_level(level: Any) -> float:
+    """The level, if it is a number between 0 and 1; else RoofcastError."""
     array = as_array(level)
     if array is None or array.ndim or not 0 < array < 1:
         hint = f"take {array / 100:g}" if array is not None and not array.ndim and 1 < array < 100 else ""
         raise RoofcastError(
             sentence(f"expected a level between 0 and 1, as in 0.8, found {shown(level)}", "interval", hint)
         )
-    for quantity, _ in BOUNDED.values():
-        width(profile, quantity, float(array))
     return float(array)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -12,7 +12,7 @@ from jax import Array
 
 from kernels.observe import QUANTITIES, observe
 from kernels.types import Device, Engine, Model, pytree
-from sim import errors
+from sim import errors, profiles
 from sim.calibrate.contexts import Context, context
 from sim.errors import RoofcastError, sentence, why_reasons
 from sim.measure import Measurement, Unused
@@ -20,6 +20,7 @@ from sim.point import Point, evaluate, split, stack
 from sim.request import Request, build
 
 Load = tuple[float, ...]
+Progress = Callable[[int, int], None]  # deployments done, deployments in all
 NO_ROOM = (
     errors.WEIGHTS_DO_NOT_FIT | errors.KV_DOES_NOT_FIT
 )  # a context beyond the model's own limit was run all the same
@@ -31,7 +32,7 @@ class Arrays:
 
     models: Model  # (D, ...)
     devices: Device  # (D, ...)
-    engines: Engine  # (D, ...) as the priors have them
+    engines: Engine  # (D, ...) as the profile has them
     deployment: Array  # (N,) index into the deployments
     points: Point  # (N,)
     depth_tokens: Array  # (N,)
@@ -58,20 +59,24 @@ class _Block:
     rows: tuple[Measurement, ...]
 
 
-def tabulate(rows: Sequence[Measurement]) -> tuple[Table, list[Unused]]:
-    """(The table of the rows that can be forecast, the others with the reason why not)."""
+def tabulate(
+    rows: Sequence[Measurement], profile: profiles.Source = None, progress: Progress = lambda *_: None
+) -> tuple[Table, list[Unused]]:
+    """(The table of the rows that can be forecast, the others with the reason why not).
+
+    profile: whose engines the table has; None: the shipped one's; "none": the priors'.
+    """
+    chosen = profiles.named(profile) or profiles.PRIORS
     together: dict[tuple, list[Measurement]] = {}
     for row in rows:
         together.setdefault((*row.group(), *sorted(row.limits)), []).append(row)
     blocks: list[_Block] = []
     unused: list[Unused] = []
-    for members in together.values():
-        try:
-            block, lost = _feasible(_block(members))
-        except RoofcastError as error:
-            lost, block = [_unused(row, "no forecast", error.problems[0]) for row in members], None
-        blocks += [block] if block else []
-        unused += lost
+    for done, members in enumerate(together.values(), 1):
+        for block, lost in _blocks(members, chosen):
+            blocks += [block] if block else []
+            unused += lost
+        progress(done, len(together))
     if not blocks:
         why = Counter(f"{row.reason} ({row.detail})" for row in unused).most_common(1)
         raise RoofcastError(sentence("no measurement can be forecast", "measurements", why[0][0] if why else ""))
@@ -96,13 +101,26 @@ def _load(row: Measurement) -> Load:
     return (row.concurrency, max(round(row.prompt), 1), max(round(row.output), 1), row.depth, row.n_requests, *limits)
 
 
-def _block(rows: list[Measurement]) -> _Block:
+def _blocks(rows: list[Measurement], profile: profiles.Source) -> list[tuple[_Block | None, list[Unused]]]:
+    """The rows of one deployment as a block; load by load where one of them is out of bounds."""
+    try:
+        return [_feasible(_block(rows, profile))]
+    except RoofcastError as error:
+        by_load: dict[Load, list[Measurement]] = {}
+        for row in rows:
+            by_load.setdefault(_load(row), []).append(row)
+        if len(by_load) == 1:
+            return [(None, [_unused(row, "no forecast", error.problems[0]) for row in rows])]
+        return [found for alike in by_load.values() for found in _blocks(alike, profile)]
+
+
+def _block(rows: list[Measurement], profile: profiles.Source) -> _Block:
     first = rows[0]
     loads = tuple(dict.fromkeys(_load(row) for row in rows))
     concurrency, prompt, output, depth, n_requests, *limits = np.asarray(loads).T
     stated = dict(zip(sorted(first.limits), limits, strict=True))
     request = build(
-        first.model, first.machine, engine=first.engine, weights=first.weights, kv=first.kv, profile="none",
+        first.model, first.machine, engine=first.engine, weights=first.weights, kv=first.kv, profile=profile,
         tp=first.tp, pp=first.pp, ep=first.ep, dp=first.dp, replicas=first.replicas, concurrency=concurrency,
         prompt=prompt, output=output, context=prompt + output + depth, n_requests=n_requests, **stated,
     )  # fmt: skip

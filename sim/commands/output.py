@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sim.results import Result
+
+MOST_PROBLEMS = 10
 
 
 def add_format(parser: argparse._ActionsContainer) -> None:
@@ -85,6 +88,19 @@ def print_view(view: RenderableType) -> None:
     with target.capture() as drawn:
         target.print(view)
     print("\n".join(line.rstrip() for line in drawn.get().splitlines()))
+
+
+def print_problems(problems: Iterable[str]) -> None:
+    """Mistakes in files to stderr: ten of each kind, which is told by its hint, and how many more there are."""
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        kinds.setdefault(re.sub(r"\d+", "", problem.rpartition("; hint: ")[2]), []).append(problem)
+    for alike in kinds.values():
+        for problem in alike[:MOST_PROBLEMS]:
+            print(f"roofcast: {problem}", file=sys.stderr)
+        if len(alike) > MOST_PROBLEMS:
+            more = f"and {len(alike) - MOST_PROBLEMS:,} more like it: --format json lists all"
+            print(f"roofcast: {more}", file=sys.stderr)
 
 
 def print_notes(notes: Iterable[str]) -> None:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sim import catalog
 from sim.measure.checks import without_impossible
 from sim.measure.rows import Defaults, Measurement, Reading, Unused
 from sim.measure.sniff import read_document
 from sim.measure.text import read_text
 
-__all__ = ["Defaults", "Measurement", "Reading", "Unused", "read"]
+__all__ = ["SHIPPED", "Defaults", "Measurement", "Reading", "Unused", "read"]
+
+SHIPPED = Path(catalog.__file__).parent / "measurements.csv"  # the project's own table; docs/measurements.md
 
 
 def read(paths: Sequence[Path], defaults: Defaults | None = None) -> Reading:

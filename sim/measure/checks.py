@@ -132,7 +132,7 @@ def _what_ran(found: Measurement) -> tuple:
     """Everything that two rows must share to be the same measurement: configuration, load, and other conditions."""
     load = (found.concurrency, found.prompt, found.output, found.depth, found.n_requests, *found.limits.items())
     conditions: Iterable = ()
-    if found.source.split(":")[0] in ("silicon", "serving", "local", "llama-bench", "llama-batched-bench"):
+    if found.source.split(":")[0] in ("table", "silicon", "serving", "local", "llama-bench", "llama-batched-bench"):
         conditions = (cell for cell in found.columns.items() if cell[0] not in OUTCOMES)
     return (*found.group(), found.replicas, found.source, found.quantity, found.stat, *load, *conditions)
 

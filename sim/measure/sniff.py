@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim.errors import clipped, did_you_mean, sentence
-from sim.measure import harness, llama_bench, local, reports, serving, silicon
+from sim.measure import figures, harness, llama_bench, local, reports, serving, silicon
 from sim.measure.documents import cells_of, objects
 from sim.measure.rows import Bad, Defaults, Measurement, Raw, Reading, Unusable, Unused, place
 from sim.measure.tables import best_separator, csv_records, markdown_tables
@@ -15,8 +15,9 @@ from sim.measure.text import lines_of
 
 Reader = Callable[[Raw, Defaults], list[Measurement]]
 FORMATS = (
-    "CSV with the columns of a serving, local or llama-bench table; JSON, JSONL or Markdown of llama-bench and "
-    "llama-batched-bench; results of vllm bench, SGLang bench_serving, GuideLLM, AIPerf, mlx_lm.benchmark"
+    "CSV with the columns of docs/measurements.md, or of a serving, local or llama-bench table; JSON, JSONL or "
+    "Markdown of llama-bench and llama-batched-bench; results of vllm bench, SGLang bench_serving, GuideLLM, AIPerf, "
+    "mlx_lm.benchmark"
 )
 
 
@@ -30,6 +31,7 @@ class Table:
 
 
 TABLES = (
+    Table(figures.MARKS, figures.REQUIRED, figures.read_row),
     Table(serving.MARKS, serving.REQUIRED, serving.read_row),
     Table(local.MARKS, local.REQUIRED, local.read_row),
     Table(llama_bench.BENCH_MARKS, llama_bench.BENCH_REQUIRED, llama_bench.read_bench),

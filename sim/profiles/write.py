@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from sim.errors import RoofcastError, clipped, sentence
-from sim.files import check_writable
+from sim.files import write_whole
 from sim.profiles.rows import LEVELS, Profile, Shift, level_of
 from sim.toml_text import key, value
 
@@ -15,14 +14,7 @@ HEADING = "# roofcast profile: shifts of the catalogue's efficiencies and fixed 
 
 def write(profile: Profile, path: str | os.PathLike[str]) -> None:
     """Write the file whole or not at all; equal profiles give equal bytes."""
-    file = check_writable(path)
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(to_toml(profile), encoding="utf-8")
-        os.replace(unfinished, file)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        raise RoofcastError(sentence(f"cannot be written: {error.strerror}", clipped(str(path)))) from None
+    write_whole(path, to_toml(profile))
 
 
 def to_toml(profile: Profile) -> str:

@@ -1,0 +1,52 @@
+"""Error tables as people read them, and what a validation leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sim.breakdown import ALL
+from sim.report.table import Column, grid
+from sim.results import Result
+
+MOST_LINES = 12
+_ERRORS = (
+    Column("rows", "rows"),
+    Column("median_frac", "median\n|error|"),
+    Column("mean_frac", "mean\n|error|"),
+    Column("bias_frac", "bias"),
+    Column("p90_frac", "90 % are\nwithin"),
+    Column("rank", "rank cor-\nrelation"),
+)
+
+
+def scores_view(scores: Result, title: str, level: float | None, whole: bool) -> Group:
+    """A table for each of `by`; of the long ones the largest groups, unless `whole`."""
+    rows = scores.rows()
+    coverage = () if level is None else (Column("coverage_frac", f"in the {100 * level:g} %\ninterval"),)
+    parts: list[RenderableType] = [Text(title, style="bold")]
+    tables = dict.fromkeys("quantity" if row["by"] == ALL else row["by"] for row in rows)
+    for table in tables:
+        own = [row for row in rows if row["by"] == table or (table == "quantity" and row["by"] == ALL)]
+        shown = own if whole else own[:MOST_LINES]
+        columns = [Column("group", table)] + ([Column("quantity", "quantity")] if table != "quantity" else [])
+        parts += [Text(""), grid([*columns, *_ERRORS, *coverage], _named_once(shown))]
+        if len(shown) < len(own):
+            parts.append(Text(f"and {len(own) - len(shown)} more: --by {table} lists all"))
+    return Group(*parts)
+
+
+def unused_view(n_used: int, unused: Mapping[str, int]) -> Group:
+    """How many figures were used, and the others by reason."""
+    told = [f"{n_used:,} figures used, {sum(unused.values()):,} rows or figures not{':' if unused else ''}"]
+    return Group(Text(""), *map(Text, [*told, *(f"- {n:,} {reason}" for reason, n in unused.items())]))
+
+
+def _named_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with a group's name in its first line only."""
+    names = [row["group"] for row in rows]
+    return [row | {"group": name if i == 0 or names[i - 1] != name else " "} for i, (row, name) in enumerate(
+        zip(rows, names, strict=True))]  # fmt: skip
