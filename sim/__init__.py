@@ -1,6 +1,7 @@
 """Roofcast: forecasts what it takes to serve a large language model.
 
-The public surface: `estimate`, `fits`, `recommend`, `run`, `validate`, and the `Result` and `RoofcastError` they give.
+The public surface: `calibrate`, `estimate`, `fits`, `recommend`, `run`, `validate`, and the `Result` and
+`RoofcastError` they give.
 Imported on first use, so that `import sim` costs nothing.
 """
 
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sim.errors import RoofcastError
     from sim.results import Result
+    from sim.verbs.calibrate import calibrate
     from sim.verbs.estimate import estimate
     from sim.verbs.fits import fits
     from sim.verbs.recommend import recommend
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
     from sim.verbs.validate import validate
 
 __version__ = "0.1.0"
-__all__ = ["Result", "RoofcastError", "__version__", "estimate", "fits", "recommend", "run", "validate"]
+__all__ = [
+    "Result", "RoofcastError", "__version__", "calibrate", "estimate", "fits", "recommend", "run", "validate",
+]  # fmt: skip
 
 _HOMES = {
+    "calibrate": "sim.verbs.calibrate",
     "estimate": "sim.verbs.estimate",
     "fits": "sim.verbs.fits",
     "recommend": "sim.verbs.recommend",

@@ -29,6 +29,7 @@ COMMANDS = {
     "recommend": ("recommend", "Deployments that serve a workload within limits, ranked by cost."),
     "run": ("run", "Every deployment of a scenario file, compared."),
     "validate": ("validate", "Predictions beside measurements, and error tables."),
+    "calibrate": ("calibrate", "A profile fitted to your measurements, judged on rows held out."),
     "guide": ("guide", "The sizing guide recomputed, with a verdict on each claim."),
     "models": ("shelf", "The models of the catalogue, or every figure of one."),
     "models add": ("models_add", "Add a model of your own from its Hugging Face config.json."),

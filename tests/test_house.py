@@ -30,7 +30,7 @@ HEAVY = {"jax", "numpy", "pydantic", "matplotlib", "rich"}
 # From top to bottom: nothing imports what stands in a line above its own.
 FLOORS = (
     ("sim.cli", "sim.commands", "sim.__main__"),
-    ("sim.guide",),
+    ("sim.guide", "sim.accuracy"),
     ("sim.verbs",),
     ("sim.calibrate",),
     ("sim.candidates", "sim.intervals", "sim.request", "sim.point", "sim.lower"),

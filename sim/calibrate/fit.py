@@ -23,6 +23,7 @@ ADAM_STEPS, ADAM_RATE = 60, 0.08
 LBFGS_STEPS, LBFGS_MEMORY = 60, 15
 SUFFICIENT = 1e-4  # of the decrease that the slope promises (Armijo, 1966)
 SHORTEST_STEP = 1e-3
+FEW_ROWS = 64
 Progress = Callable[[int, int, float], None]  # steps done, steps in all, loss
 
 
@@ -126,8 +127,15 @@ def curvature(table: Table, pooling: Pooling, z: np.ndarray, weights: np.ndarray
     return total
 
 
-@jax.jit
 def _evaluate(
+    arrays: Arrays, pooling: Pooling, z: Array, weights: Array, linear: bool
+) -> tuple[Array, Array, Array, Array]:
+    """`_evaluated`, compiled: for a few rows hardly optimized, since compiling then takes longer than the fits."""
+    run = _evaluate_few if len(arrays.point) <= FEW_ROWS else _evaluate_many
+    return run(arrays, pooling, z, weights, linear)
+
+
+def _evaluated(
     arrays: Arrays, pooling: Pooling, z: Array, weights: Array, linear: Array
 ) -> tuple[Array, Array, Array, Array]:
     """(loss, its gradient in z (P,), log errors (M,), slopes (N, S) of Σ over a point's rows in its own shift).
@@ -147,3 +155,7 @@ def _evaluate(
     by_parameter = jnp.zeros_like(z).at[pooling.index[arrays.deployment]].add(slopes[:, :, None])
     value = jnp.sum(weights * 0.5 * (TAILS + 1.0) * jnp.log1p(scaled**2 / TAILS)) + 0.5 * jnp.sum(z**2)
     return value, by_parameter * pooling.spread + z, errors, slopes
+
+
+_evaluate_many = jax.jit(_evaluated, compiler_options={"xla_backend_optimization_level": "1"})
+_evaluate_few = jax.jit(_evaluated, compiler_options={"xla_backend_optimization_level": "0"})

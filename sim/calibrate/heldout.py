@@ -16,6 +16,7 @@ from sim.profiles.rows import Interval
 N_DRAWS = 32
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 NOISES = np.geomspace(0.01, 0.5, 60)
+LEAST_WIDTH, GROWTH = 1e-3, 1.002  # so that widths still increase when they are written with four digits
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def intervals(table: Table, held: HeldOut) -> dict[str, Interval]:
     return found
 
 
-def coverage(table: Table, held: HeldOut, level: float) -> dict[str, float]:
-    """Share of held-out rows inside an interval of `level` whose widths come from the other folds, by quantity."""
+def covered(table: Table, held: HeldOut, level: float) -> np.ndarray:
+    """(M,) whether each held-out row is inside an interval of `level` whose widths come from the other folds."""
     inside = np.zeros(len(held.fold), bool)
     for k in np.unique(held.fold):
         for q in np.unique(table.arrays.quantity):
@@ -71,8 +72,7 @@ def coverage(table: Table, held: HeldOut, level: float) -> dict[str, float]:
                 half = np.interp(level, interval.levels, interval.widths)
                 scale = np.hypot(interval.noise, held.spread[judged])
                 inside[judged] = np.abs(held.log_error[judged]) <= half * scale
-    names = {QUANTITIES[q]: table.arrays.quantity == q for q in np.unique(table.arrays.quantity)}
-    return {name: float(inside[rows].mean()) for name, rows in names.items()}
+    return inside
 
 
 def _interval(log_error: np.ndarray, spread: np.ndarray) -> Interval:
@@ -80,7 +80,7 @@ def _interval(log_error: np.ndarray, spread: np.ndarray) -> Interval:
     scales = np.hypot(NOISES[:, None], spread[None])
     likelihood = -np.log(scales) - np.log1p((size / scales) ** 2)  # of Cauchy's law: a few rows are far off
     noise = float(NOISES[np.argmax(likelihood.mean(axis=1))])
-    widths = np.quantile(size / np.hypot(noise, spread), LEVELS)
-    return Interval(
-        noise=noise, levels=LEVELS, widths=tuple(np.maximum.accumulate(widths + 1e-6 * np.arange(len(widths))))
-    )
+    widths = [max(float(np.quantile(size / np.hypot(noise, spread), LEVELS[0])), LEAST_WIDTH)]
+    for level in LEVELS[1:]:
+        widths.append(max(float(np.quantile(size / np.hypot(noise, spread), level)), GROWTH * widths[-1]))
+    return Interval(noise=noise, levels=LEVELS, widths=tuple(widths))

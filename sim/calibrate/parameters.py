@@ -17,7 +17,7 @@ from sim.profiles.rows import FIELDS, KERNELS, Entry, Place, Profile
 from sim.profiles.shifts import moved, places
 
 ENTRIES: tuple[Entry, ...] = tuple((f, k) for f, by_kernel in FIELDS.items() for k in (KERNELS if by_kernel else ("",)))
-ANOTHER_MACHINE = {"device": 0.5, "engine_device": 0.5}  # of the prior's spread: how far one machine is from its like
+ANOTHER_MACHINE = 0.5  # of the prior's spread: how far one machine is from its like
 
 
 @pytree
@@ -46,22 +46,28 @@ def parameters(contexts: Sequence[Context], base: Profile, own_machine: bool) ->
     """Every entry at every level of every context, about the base profile's shifts, or 0 ± the level's prior.
 
     own_machine: the rows are of one machine, which differs from others of its kind by half the spread of the prior.
+    Only what is the device's own moves then, so that nothing else is forgotten.
     """
     place: dict[tuple[Entry, str, Place], int] = {}
     index = []
     for at in contexts:
         rows = places(at.engine, at.device, at.kind).items()
         index.append([[place.setdefault((entry, *row), len(place)) for row in rows] for entry in ENTRIES])
-    known = [_prior(base, own_machine, *name) for name in place]
+    own = {at.device.id for at in contexts} if own_machine else None
+    known = [_prior(base, own, *name) for name in place]
     center, spread = np.asarray(known, np.float32).reshape(-1, 2).T
     return Parameters(Pooling(center, spread, np.asarray(index)), tuple(place))
 
 
-def _prior(base: Profile, own_machine: bool, entry: Entry, level: str, row: Place) -> tuple[float, float]:
+def _prior(base: Profile, own: set[str] | None, entry: Entry, level: str, row: Place) -> tuple[float, float]:
+    """(Center, spread); spread 0: does not move."""
     prior_sd = base.prior_sd.of(level, entry[0])
     shift, sd = base.by_place.get(row, {}).get(entry, (0.0, prior_sd))
-    apart = ANOTHER_MACHINE.get(level, 0.0) * prior_sd if own_machine else 0.0
-    return shift, min(float(np.hypot(sd, apart)), prior_sd)
+    if row[1] == "":  # a device named as its architecture, whose level stands for both
+        return 0.0, 0.0
+    if own is None:
+        return shift, min(sd, prior_sd)
+    return shift, min(float(np.hypot(sd, ANOTHER_MACHINE * prior_sd)), prior_sd) if row[1] in own else 0.0
 
 
 def shifts(pooling: Pooling, z: Array) -> Array:
