@@ -125,6 +125,22 @@ def test_duplicate_and_contradictory_rows(read_text) -> None:
     assert "x:5: tokens_per_s 30 contradicts the 90 of line 2, of the same configuration and load" in found.problems[1]
 
 
+def test_a_larger_batch_that_steps_faster_is_left_out(read_text) -> None:
+    header = "model,hardware,engine,isl,osl,concurrency,ttft_ms,tpot_ms"
+    times = {1: 8, 4: 9, 16: 10, 64: 14, 512: 5, 8: 9.5}  # ms by users: those of 512 cannot be
+    rows = [f"Llama-3.1-8B,H100,vLLM,512,128,{users},{40 + users},{ms}" for users, ms in times.items()]
+    found = read_text("\n".join([header, *rows]))
+    assert [(u.line, u.reason) for u in found.unused] == [(6, "contradictory")]
+    assert {m.line for m in found.measurements} == {2, 3, 4, 5, 7}  # its time to first token is left out, too
+    assert "x:6: tpot_ms 5 at concurrency 512 contradicts the" in found.problems[0]
+
+
+def test_of_two_rows_out_of_order_both_are_left_out(read_text) -> None:
+    header = "model,hardware,engine,isl,osl,concurrency,tpot_ms"
+    found = read_text("\n".join([header, *(f"Llama-3.1-8B,H100,vLLM,512,128,{c},{ms}" for c, ms in ((4, 30), (8, 9)))]))
+    assert [u.line for u in found.unused] == [2, 3]
+
+
 def test_the_same_file_twice_is_told_with_both_names(tmp_path: Path) -> None:
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text(GOOD)

@@ -137,7 +137,7 @@ def test_bins_of_one_chip_keep_their_bandwidth(read_rows) -> None:
 def test_a_closed_loop_gives_tpot_and_ttft(read_rows) -> None:
     tokens, first = sorted(read_rows(SILICON).measurements, key=lambda m: m.value)
     assert (tokens.quantity, first.quantity) == ("tpot_s", "ttft_s")
-    assert tokens.group() == ("gpt-oss-120b", "8x h100-sxm", "vllm", "mxfp4", "16", 1, 1, 8, 8)
+    assert tokens.group() == ("gpt-oss-120b", "8x h100-sxm", "vllm", "mxfp4", "8", 1, 1, 8, 8)
     assert (tokens.concurrency, tokens.n_requests, tokens.prompt) == (64, 640, pytest.approx(921.6))
     assert (tokens.value, first.value) == (pytest.approx(0.01), pytest.approx(0.3))
     assert tokens.line == first.line == 2 and tokens.id == first.id == "b"

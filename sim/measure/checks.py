@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from sim import catalog, formats, params, units
 from sim.errors import sentence, shown
+from sim.measure.order import out_of_order
 from sim.measure.rows import Measurement, Reading, Unused, place
 
 CONTRADICTION = 2.0  # ratio of two figures of one configuration and load, beyond which one of them is a mistake
@@ -39,7 +40,7 @@ def without_impossible(reading: Reading) -> Reading:
             continue
         if clash := _clash(earlier, found):
             dropped[index] = clash
-    return _without(reading, dropped)
+    return _without(reading, out_of_order(reading.measurements) | dropped)
 
 
 def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Reading:

@@ -13,6 +13,7 @@ from typing import Any
 from sim.measure import cells, names
 from sim.measure.build import PER_MS, Figure, deployment, measurement
 from sim.measure.rows import Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable
+from sim.measure.settings import quantizes_cache, settings
 
 REQUIRED = ("model", "hardware", "engine", "isl", "osl", "concurrency", "metric", "value")
 MARKS = ("metric", "value")
@@ -65,6 +66,7 @@ def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
         quantity, load = _step(row, ran, step)
     else:
         load = _load(row, known, notes)
+        load = replace(load, limits=_limits(row, ran, load.concurrency)) if known.get("inferencemax") else load
         quantity = known.get("ttft", quantity) if metric == "ttft_ms" else quantity
     figure = Figure("value", cells.figure(row["value"], metric), quantity, scale, stat=stat)
     source = ":".join(filter(None, ("serving", cells.text(row, "set"))))
@@ -95,7 +97,9 @@ def _ran(raw: Raw, known: dict[str, Any], defaults: Defaults) -> Deployment:
     tp, pp, dp, n_gpus = _parallelism(row, known, defaults)
     machine = names.machine(cells.text(row, "hardware", defaults.hardware or ""), n_gpus)
     precision = cells.text(row, "weight_precision", defaults.weights or "")
+    hardware = cells.text(row, "hardware")
     quantized = engine == "trtllm" and precision in QUANTIZED_CACHE
+    quantized |= known.get("inferencemax", False) and quantizes_cache(engine, hardware, precision, exact=False)
     kv = cells.text(row, "kv_precision", defaults.kv or ("8" if quantized else ""))
     ran = deployment(model, machine, engine, names.precision(precision, model.id), kv)
     ep = _whole(row, "ep") or 1
@@ -133,6 +137,12 @@ def _load(row: dict[str, str], known: dict[str, Any], notes: str) -> Load:
     users = _users(cells.text(row, "concurrency"), row, known, asked)
     offered = asked or _offered(row, known, users)
     return Load(users, share * prompt, share * output, n_requests=offered)
+
+
+def _limits(row: dict[str, str], ran: Deployment, users: int) -> dict[str, float]:
+    lengths = [round(cells.length(cells.text(row, name), name)) for name in ("isl", "osl")]
+    hardware, version = cells.text(row, "hardware"), cells.text(row, "engine_version")
+    return settings(ran.engine, hardware, cells.text(row, "model"), ran.tp, (*lengths, users), False, version)
 
 
 def _users(stated: str, row: dict[str, str], known: dict[str, Any], asked: float | None) -> int:

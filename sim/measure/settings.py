@@ -42,7 +42,7 @@ def quantizes_cache(runs: str, hardware: str, precision: str, exact: bool) -> bo
     """
     if runs == "trtllm":
         return precision in ("fp8", "fp4")
-    return not exact and (runs == "vllm" or hardware in ("B200", "B300"))
+    return not exact and not hardware.startswith("MI") and (runs == "vllm" or hardware in ("B200", "B300"))
 
 
 def _newer(stated: str, version: tuple[int, ...]) -> bool:

@@ -1,0 +1,60 @@
+"""Rows out of order: steps of more sequences, of one configuration and the same lengths, that take much less time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from sim.errors import shown
+from sim.measure.rows import Measurement, place
+
+FASTER_WITH_MORE = 1.5  # ratio of times per token beyond which one of two rows is a mistake: versions differ by less
+PER_STEP = ("tpot_s", "itl_s", "decode_step_s")
+
+
+def out_of_order(rows: Sequence[Measurement]) -> dict[int, tuple[str, str, str]]:
+    """Index of each row to leave out -> (reason, sentence, hint).
+
+    A step of more sequences reads and multiplies no less. Of rows that contradict this, the one that contradicts the
+    others most goes first; where two contradict only each other, none can say which is wrong, and both go.
+    """
+    found: dict[int, tuple[str, str, str]] = {}
+    together: dict[tuple, list[int]] = {}
+    for index, row in enumerate(rows):
+        if row.quantity in PER_STEP:
+            lengths = (round(row.prompt), round(row.output), row.depth)
+            together.setdefault((row.source, row.quantity, row.stat, *row.group(), row.replicas, *lengths), []).append(
+                index
+            )
+    for members in together.values():
+        pairs = [(i, j) for i in members for j in members if _reversed(rows[i], rows[j])]
+        while pairs:
+            weights = {i: sum(_log_ratio(rows, pair) for pair in pairs if i in pair) for pair in pairs for i in pair}
+            worst = {i for i, weight in weights.items() if weight >= max(weights.values()) - 1e-9}
+            found |= {i: _told(rows, i, next(pair for pair in pairs if i in pair)) for i in worst}
+            pairs = [pair for pair in pairs if not set(pair) & worst]
+    return found | _same_lines(rows, found)
+
+
+def _reversed(fewer: Measurement, more: Measurement) -> bool:
+    return fewer.concurrency < more.concurrency and fewer.value > FASTER_WITH_MORE * more.value
+
+
+def _log_ratio(rows: Sequence[Measurement], pair: tuple[int, int]) -> float:
+    return math.log(rows[pair[0]].value / rows[pair[1]].value)
+
+
+def _told(rows: Sequence[Measurement], index: int, pair: tuple[int, int]) -> tuple[str, str, str]:
+    own, other = rows[index], rows[pair[0] if index == pair[1] else pair[1]]
+    here, there = (shown(m.in_file_unit(m.value)) for m in (own, other))
+    what = (
+        f"{own.measured_column} {here} at concurrency {own.concurrency} contradicts the {there} at "
+        f"{other.concurrency} of {place(other.file, other.line)}: more sequences take no less time"
+    )
+    return "contradictory", what, "check the labels of both"
+
+
+def _same_lines(rows: Sequence[Measurement], found: dict[int, tuple[str, str, str]]) -> dict[int, tuple[str, str, str]]:
+    """The other figures of the rows left out: a row that was not run as labelled is wrong in all of them."""
+    lines = {(rows[i].file, rows[i].line): told for i, told in found.items()}
+    return {i: lines[row.file, row.line] for i, row in enumerate(rows) if (row.file, row.line) in lines}
