@@ -181,7 +181,7 @@ def _worked(table: Table, base: Profile, n_folds: int, progress: Progress) -> tu
     devices = {at.device.id for at in table.contexts}
     own = base is not FROM_SCRATCH and len(devices) == 1
     params = parameters(table.contexts, base, own)
-    weights = row_weights(table)
+    weights = np.ones(len(table.rows), np.float32) if own else row_weights(table)
     fold, note = _folds(table, n_folds)
     n_fits = 1 + (0 if fold is None else len(np.unique(fold)))
 
