@@ -18,6 +18,7 @@ from sim.calibration.table import Arrays, Table, forecast
 
 ERROR_SCALE = 0.08  # of the log error of a time per token: about twice the spread of repeated runs, 3 %
 FIRST_TOKEN_SCALE = 0.16  # of time to first token, whose repeats differ by 6 %
+TIER_B_WEIGHT = 0.25
 TAILS = 3.0  # degrees of freedom of the errors: published rows hold typing errors, and runs that were not as labelled
 ADAM_STEPS, ADAM_RATE = 60, 0.08
 LBFGS_STEPS, LBFGS_MEMORY = 60, 15
@@ -95,14 +96,15 @@ def _lbfgs(z: Array, value_and_gradient: ValueAndGradient, note: Callable[[float
 
 
 def row_weights(table: Table) -> np.ndarray:
-    """(M,) weights with mean 1: 1/√n for each of the n rows of a configuration and quantity.
+    """(M,) weights: 1/√n for each of the n rows of a configuration and quantity, a quarter of that for tier B.
 
-    Between 1 (rows of one configuration err independently) and 1/n (they err together).
+    Between 1 (rows of one configuration err independently) and 1/n (they err together); a row whose harness is not
+    known in detail errs about twice as far.
     """
     keys = [(row.group(), row.quantity) for row in table.rows]
     counts = Counter(keys)
-    weights = np.asarray([counts[key] ** -0.5 for key in keys], np.float32)
-    return weights / weights.mean()
+    tiers = np.where([row.tier == "B" for row in table.rows], TIER_B_WEIGHT, 1.0)
+    return (tiers * [counts[key] ** -0.5 for key in keys]).astype(np.float32)
 
 
 def log_errors(table: Table, pooling: Pooling, z: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from sim.profiles.rows import FIELDS, KERNELS, Entry, Place, Profile
 from sim.profiles.shifts import moved, places
 
 ENTRIES: tuple[Entry, ...] = tuple((f, k) for f, by_kernel in FIELDS.items() for k in (KERNELS if by_kernel else ("",)))
-ANOTHER_MACHINE = 0.5  # of the prior's spread: how far one machine is from its like
+ANOTHER_MACHINE = 1.0  # of the spread of the prior: how far one machine may be from others of its kind
 
 
 @pytree
