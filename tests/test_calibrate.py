@@ -141,7 +141,7 @@ def test_a_few_rows_of_ones_own_adapt_a_profile_and_leave_the_rest(noisy: Calibr
     assert own.profile.base == "made" and len(own.profile.data) == 2
     moved = {device: speed(device, own.profile) / speed(device, noisy.profile) for device in ("2x h100-sxm", "2x h200")}
     assert moved["2x h100-sxm"] == pytest.approx(1.0, abs=0.01)
-    assert 1 + 0.6 * (factor - 1) < moved["2x h200"] < 1.1 * factor
+    assert 1 + 0.5 * (factor - 1) < moved["2x h200"] < 1.1 * factor
     before = {row.place: row for row in noisy.profile.shift}
     after = {row.place: row for row in own.profile.shift}
     assert all(after[place] == row for place, row in before.items() if place[1] != "h200")
