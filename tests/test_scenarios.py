@@ -152,7 +152,7 @@ def test_small_team_rag_teaches_what_it_says(answers):
     assert not by_label["RTX 4090"]["fits"]
     assert by_label["RTX 4090"]["verdict"].startswith("no, at 1: the weights do not fit, ")
     offloaded, whole = by_label["RTX 4090, half in host memory"], by_label["Cloud H100"]
-    assert offloaded["fits"] and offloaded["tpot_s"] > 5 * whole["tpot_s"]
+    assert offloaded["fits"] and offloaded["tpot_s"] > 4 * whole["tpot_s"]
     assert whole["max_concurrency"] > by_label["2x RTX 4090"]["max_concurrency"] > 0
 
 

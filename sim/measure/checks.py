@@ -40,7 +40,8 @@ def without_impossible(reading: Reading) -> Reading:
             continue
         if clash := _clash(earlier, found):
             dropped[index] = clash
-    return _without(reading, out_of_order(reading.measurements) | dropped)
+    possible = {i: row for i, row in enumerate(reading.measurements) if i not in dropped}
+    return _without(reading, out_of_order(possible) | dropped)
 
 
 def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Reading:

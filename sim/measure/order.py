@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from sim.errors import shown
 from sim.measure.rows import Measurement, place
@@ -12,15 +12,15 @@ FASTER_WITH_MORE = 1.5  # ratio of times per token beyond which one of two rows 
 PER_STEP = ("tpot_s", "itl_s", "decode_step_s")
 
 
-def out_of_order(rows: Sequence[Measurement]) -> dict[int, tuple[str, str, str]]:
-    """Index of each row to leave out -> (reason, sentence, hint).
+def out_of_order(rows: Mapping[int, Measurement]) -> dict[int, tuple[str, str, str]]:
+    """Index of each row to leave out -> (reason, sentence, hint); rows: by index.
 
     A step of more sequences reads and multiplies no less. Of rows that contradict this, the one that contradicts the
     others most goes first; where two contradict only each other, none can say which is wrong, and both go.
     """
     found: dict[int, tuple[str, str, str]] = {}
     together: dict[tuple, list[int]] = {}
-    for index, row in enumerate(rows):
+    for index, row in rows.items():
         if row.quantity in PER_STEP:
             lengths = (round(row.prompt), round(row.output), row.depth)
             together.setdefault((row.source, row.quantity, row.stat, *row.group(), row.replicas, *lengths), []).append(
@@ -40,11 +40,11 @@ def _reversed(fewer: Measurement, more: Measurement) -> bool:
     return fewer.concurrency < more.concurrency and fewer.value > FASTER_WITH_MORE * more.value
 
 
-def _log_ratio(rows: Sequence[Measurement], pair: tuple[int, int]) -> float:
+def _log_ratio(rows: Mapping[int, Measurement], pair: tuple[int, int]) -> float:
     return math.log(rows[pair[0]].value / rows[pair[1]].value)
 
 
-def _told(rows: Sequence[Measurement], index: int, pair: tuple[int, int]) -> tuple[str, str, str]:
+def _told(rows: Mapping[int, Measurement], index: int, pair: tuple[int, int]) -> tuple[str, str, str]:
     own, other = rows[index], rows[pair[0] if index == pair[1] else pair[1]]
     here, there = (shown(m.in_file_unit(m.value)) for m in (own, other))
     what = (
@@ -54,7 +54,9 @@ def _told(rows: Sequence[Measurement], index: int, pair: tuple[int, int]) -> tup
     return "contradictory", what, "check the labels of both"
 
 
-def _same_lines(rows: Sequence[Measurement], found: dict[int, tuple[str, str, str]]) -> dict[int, tuple[str, str, str]]:
+def _same_lines(
+    rows: Mapping[int, Measurement], found: dict[int, tuple[str, str, str]]
+) -> dict[int, tuple[str, str, str]]:
     """The other figures of the rows left out: a row that was not run as labelled is wrong in all of them."""
     lines = {(rows[i].file, rows[i].line): told for i, told in found.items()}
-    return {i: lines[row.file, row.line] for i, row in enumerate(rows) if (row.file, row.line) in lines}
+    return {i: lines[row.file, row.line] for i, row in rows.items() if (row.file, row.line) in lines}
