@@ -110,7 +110,7 @@ def test_many_mistakes_of_a_kind_are_counted(run: Run, tmp_path: Path) -> None:
         ("a,b\n1,2\n", "the format is not known"),
         ("model,hardware,engine,quantity\nx,y,z,tpot_ms\n", "value"),
         ("model,hardware,engine,quantity,value\n", "holds no row below its header"),
-        ("model,hardware,engine,quantity,value\nx,y,z,tpot_ms,3\n", "no row can be used; hint: unknown model (1)"),
+        ("model,hardware,engine,quantity,value\nx,y,z,tpot_ms,3\n", "no row can be used; hint: unknown model x (1)"),
     ],
 )
 def test_files_without_a_usable_row(run: Run, tmp_path: Path, text: str, said: str) -> None:

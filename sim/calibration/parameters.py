@@ -17,7 +17,7 @@ from sim.profiles.rows import FIELDS, KERNELS, Entry, Place, Profile
 from sim.profiles.shifts import moved, places
 
 ENTRIES: tuple[Entry, ...] = tuple((f, k) for f, by_kernel in FIELDS.items() for k in (KERNELS if by_kernel else ("",)))
-ANOTHER_MACHINE = 0.5  # of the spread of the prior: how far one machine may be from others of its kind
+ANOTHER_MACHINE = 0.5  # spread of a shift: how far a machine may be from others of its kind (clocks, builds)
 
 
 @pytree
@@ -67,7 +67,7 @@ def _prior(base: Profile, own: set[str] | None, entry: Entry, level: str, row: P
         return 0.0, 0.0
     if own is None:
         return shift, min(sd, prior_sd)
-    return shift, min(float(np.hypot(sd, ANOTHER_MACHINE * prior_sd)), prior_sd) if row[1] in own else 0.0
+    return shift, float(np.hypot(sd, ANOTHER_MACHINE)) if row[1] in own else 0.0
 
 
 def shifts(pooling: Pooling, z: Array) -> Array:

@@ -84,7 +84,7 @@ def _view(args: argparse.Namespace, result: Result) -> RenderableType:
 
     title = "Error of forecasts, predicted / measured - 1, of the figures as the files state them"
     view = scores_view(result.details["scores"], title, result.details["interval"], whole=args.by is not None)
-    return Group(view, unused_view(int(result["used"].sum()), result.details["unused"]))
+    return Group(view, unused_view(int(result["used"].sum()), result.details["unused"], result.rows()))
 
 
 def _write(args: argparse.Namespace, result: Result) -> None:

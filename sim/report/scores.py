@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,9 +10,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sim.breakdown import ALL
+from sim.errors import clipped
 from sim.report.table import Column, grid
 from sim.results import Result
 
+MOST_DETAILS = 3
 MOST_LINES = 12
 _ERRORS = (
     Column("rows", "rows"),
@@ -39,10 +42,17 @@ def scores_view(scores: Result, title: str, level: float | None, whole: bool) ->
     return Group(*parts)
 
 
-def unused_view(n_used: int, unused: Mapping[str, int]) -> Group:
-    """How many figures were used, and the others by reason."""
+def unused_view(n_used: int, unused: Mapping[str, int], rows: list[dict[str, Any]]) -> Group:
+    """How many figures were used, and the others by reason, with the commonest details of each; rows: of the result."""
     told = [f"{n_used:,} figures used, {sum(unused.values()):,} rows or figures not{':' if unused else ''}"]
-    return Group(Text(""), *map(Text, [*told, *(f"- {n:,} {reason}" for reason, n in unused.items())]))
+    details: dict[str, Counter[str]] = {}
+    for row in rows:
+        if not row["used"] and row["detail"]:
+            details.setdefault(row["reason"], Counter())[row["detail"]] += 1
+    for reason, n in unused.items():
+        common = [clipped(detail) for detail, _ in details.get(reason, Counter()).most_common(MOST_DETAILS)]
+        told.append(f"- {n:,} {reason}" + (f": {'; '.join(common)}" if common else ""))
+    return Group(Text(""), *map(Text, told))
 
 
 def _named_once(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

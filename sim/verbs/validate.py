@@ -17,7 +17,7 @@ from sim.breakdown import check_by, error_tables, stated_quantity, stated_value
 from sim.calibration.predict import log_variance, predict
 from sim.calibration.table import Table, tabulate
 from sim.engines import engine as engine_row
-from sim.errors import RoofcastError, sentence, shown
+from sim.errors import RoofcastError, clipped, sentence, shown
 from sim.formats import kv_format
 from sim.intervals import as_level
 from sim.measure import Defaults, Measurement, Reading, Unused
@@ -126,7 +126,7 @@ def _tabulated(
     """The table, and by file and line why a row is not in it."""
     try:
         if not reading.measurements:
-            why = Counter(row.reason for row in reading.unused).most_common(3)
+            why = Counter(f"{row.reason} {clipped(row.detail)}".strip() for row in reading.unused).most_common(3)
             counted = ", ".join(f"{reason} ({n})" for reason, n in why)
             raise RoofcastError(sentence("no row can be used", "measurements", counted))
         table, lost = tabulate(
