@@ -94,6 +94,14 @@ def test_bad_rows_are_named_and_the_rest_is_used(run: Run, tmp_path: Path) -> No
         assert any(f"rows.csv:{line}: " in told and said in told for told in err.splitlines())
 
 
+def test_a_rejected_figure_of_a_used_row_has_a_line_of_its_own(run: Run, tmp_path: Path) -> None:
+    sample, out = Path(__file__).parent / "samples" / "genai-perf.json", tmp_path / "rows.csv"
+    asked = ("--hardware", "2x-h100", "--engine", "trtllm", "--profile", "none")
+    assert run("validate", str(sample), *asked, "--rows", str(out))[0] == 1
+    reasons = [row["reason"] for row in csv.DictReader(out.read_text(encoding="utf-8").splitlines())]
+    assert reasons == ["", "faster than memory allows"]
+
+
 def test_many_mistakes_of_a_kind_are_counted(run: Run, tmp_path: Path) -> None:
     path = table_of(tmp_path / "rows.csv", [ROWS[0]] + [ROWS[0] | {"value": "?"}] * 14)
     code, out, err = run("validate", str(path), "--profile", "none")

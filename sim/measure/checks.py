@@ -48,7 +48,7 @@ def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Read
     """A row is unused once all its figures are dropped; a problem is told once a row."""
     kept = [m for index, m in enumerate(reading.measurements) if index not in dropped]
     lines = {(m.file, m.line) for m in kept}
-    unused, problems = list(reading.unused), list(reading.problems)
+    unused, problems, rejected = list(reading.unused), list(reading.problems), list(reading.rejected)
     told: set[tuple[str, int]] = set()
     for index, (reason, what, hint) in dropped.items():
         m = reading.measurements[index]
@@ -56,9 +56,9 @@ def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Read
             continue
         told.add((m.file, m.line))
         problems.append(sentence(what, place(m.file, m.line), hint))
-        if (m.file, m.line) not in lines:
-            unused.append(Unused(m.file, m.line, m.columns, reason, what))
-    return Reading(kept, unused, problems)
+        out = rejected if (m.file, m.line) in lines else unused
+        out.append(Unused(m.file, m.line, m.columns, reason, what))
+    return Reading(kept, unused, rejected, problems)
 
 
 def _too_fast(found: Measurement) -> tuple[str, str, str] | None:

@@ -135,10 +135,14 @@ class Unused:
 
 @dataclass(frozen=True)
 class Reading:
-    """Every row of the files, as measurements or unused; `problems` are sentences about bad input, with file:line."""
+    """Every row of the files, as measurements or unused; `problems` are sentences about bad input, with file:line.
+
+    `rejected` are figures left out of rows that other figures are used of.
+    """
 
     measurements: list[Measurement] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
+    rejected: list[Unused] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 

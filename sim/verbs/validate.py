@@ -160,7 +160,7 @@ def _rows(
         for row in reading.measurements
     ]
     blank = dict.fromkeys(UNITS)
-    for row in reading.unused:
+    for row in (*reading.unused, *reading.rejected):
         told = {"file": row.file, "line": row.line, "used": False, "reason": row.reason, "detail": row.detail}
         texts = {name: "" for name, unit in UNITS.items() if not unit}
         rows.append((blank | texts | NO_FIGURES | told, row.columns))
