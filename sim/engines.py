@@ -137,9 +137,14 @@ def _reach(row: EfficiencyRow, engine_id: str, places: tuple[str, ...]) -> int |
     return len(places) * (row.engine == engine_id) + places.index(row.device)
 
 
+def architecture(device: DeviceRow) -> str:
+    """The word by which profiles and efficiency rows name a device's architecture."""
+    return device.arch.split()[0].lower()
+
+
 def efficiency(engine_id: str, device: DeviceRow) -> tuple[Mapping[str, Any], tuple[EfficiencyRow, ...]]:
     """(fields merged from all rows that apply, the rows used, least specific first)."""
-    return _merged(engine_id, ("*", device.vendor.lower(), device.family, device.arch.split()[0].lower(), device.id))
+    return _merged(engine_id, ("*", device.vendor.lower(), device.family, architecture(device), device.id))
 
 
 @functools.cache
@@ -160,7 +165,7 @@ def _merged(engine_id: str, places: tuple[str, ...]) -> tuple[Mapping[str, Any],
 def limits(row: EngineRow, device: DeviceRow) -> StepLimits:
     """The engine's default token budget and sequence limit on this device."""
     gib = device.memory_bytes / GIB
-    arch = device.arch.split()[0].lower()
+    arch = architecture(device)
     return next(limit for limit in row.limits if gib >= limit.min_memory_gib and arch != limit.not_arch)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -112,10 +113,15 @@ def log_errors(table: Table, pooling: Pooling, z: np.ndarray) -> np.ndarray:
     return np.asarray(_evaluate(table.arrays, pooling, z, np.zeros(len(table.rows), np.float32), False)[2])
 
 
+def _scales(arrays: Arrays, xp: Any) -> Any:
+    """(M,) scale of each log error, in numpy or jax.numpy."""
+    return xp.where(arrays.quantity == QUANTITIES.index("ttft_s"), FIRST_TOKEN_SCALE, ERROR_SCALE)
+
+
 def curvature(table: Table, pooling: Pooling, z: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(P,) diagonal of the reweighted Gauss-Newton Hessian of the loss: 1 + Σ w·(ρ′(x)/x)·(∂r/∂z/s)², x = r/s."""
     arrays = table.arrays
-    scales = np.where(arrays.quantity == QUANTITIES.index("ttft_s"), FIRST_TOKEN_SCALE, ERROR_SCALE)
+    scales = _scales(arrays, np)
     bend = weights * (TAILS + 1.0) / (TAILS + (log_errors(table, pooling, z) / scales) ** 2) / scales**2
     by_entry = np.zeros(pooling.index.shape[:2])
     for quantity in np.unique(arrays.quantity):
@@ -150,7 +156,7 @@ def _evaluated(
         return jnp.log(forecast(arrays, engines)) - jnp.log(arrays.measured)
 
     errors, pull = jax.vjp(errors_of, shifts(pooling, z)[arrays.deployment])
-    scales = jnp.where(arrays.quantity == QUANTITIES.index("ttft_s"), FIRST_TOKEN_SCALE, ERROR_SCALE)
+    scales = _scales(arrays, jnp)
     scaled = errors / scales
     steepness = (TAILS + 1.0) * scaled / (TAILS + scaled**2) / scales
     (slopes,) = pull(jnp.where(linear, weights, weights * steepness))

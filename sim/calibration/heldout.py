@@ -11,9 +11,9 @@ from kernels.observe import QUANTITIES
 from sim.calibration.fit import Fit, Progress, fit, log_errors
 from sim.calibration.parameters import Pooling
 from sim.calibration.table import Table
+from sim.intervals import N_DRAWS
 from sim.profiles.rows import Interval
 
-N_DRAWS = 32
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 NOISES = np.geomspace(0.01, 0.5, 60)
 LEAST_WIDTH, GROWTH = 1e-3, 1.002  # so that widths still increase when they are written with four digits

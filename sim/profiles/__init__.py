@@ -9,10 +9,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sim import catalog
-from sim.engines import engines
+from sim.engines import architecture, engines
 from sim.errors import RoofcastError, did_you_mean, expect_text, sentence
 from sim.params import is_moe
-from sim.profiles.rows import ANY, KINDS, TABLES, Profile, Quantity, architecture, architectures, level_of
+from sim.profiles.rows import ANY, KINDS, TABLES, Profile, Quantity, architectures, level_of
 from sim.schema import CompressedAttention, DeviceRow, GdnAttention, Mamba2Attention, MlaAttention, ModelRow
 from sim.toml_errors import Problems, read_toml
 

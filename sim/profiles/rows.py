@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, create_model, model_validator
 
 from sim import catalog
-from sim.engines import EfficiencyRow, Kernel
+from sim.engines import EfficiencyRow, Kernel, architecture
 from sim.errors import RoofcastError, sentence
-from sim.schema import DeviceRow, Row
+from sim.schema import Row
 from sim.toml_errors import contradict
 
 ANY = "*"
@@ -182,11 +182,6 @@ TABLES: dict[str, type[BaseModel]] = {
     "": Profile, "data": Data, "error": HeldOutError, "prior_sd": PriorSd, "interval": Interval,
     "evidence": Evidence, "shift": Shift,
 }  # fmt: skip
-
-
-def architecture(device: DeviceRow) -> str:
-    """The word by which profiles and efficiency rows name a device's architecture."""
-    return device.arch.split()[0].lower()
 
 
 @functools.cache

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from sim.profiles.rows import ANY, FIELDS, KERNELS, Entry, Place, Profile, architecture
+from sim.engines import architecture
+from sim.profiles.rows import ANY, FIELDS, KERNELS, Entry, Place, Profile
 from sim.schema import DeviceRow
 
 ABOVE_ONE = ("sharpness",)
