@@ -7,7 +7,19 @@ from jax import Array
 
 from kernels import collectives
 from kernels.roofline import divide, smooth_max
-from kernels.types import COMMUNICATION, GEMM_GROUPS, HEAD, ROUTED, Device, Engine, Layout, Load, Model, StepTime
+from kernels.types import (
+    COMMUNICATION,
+    GEMM_GROUPS,
+    HEAD,
+    ROUTED,
+    Device,
+    Engine,
+    Layout,
+    Load,
+    Model,
+    StepTime,
+    pytree,
+)
 from kernels.work import (
     ACTIVATION_BYTES,
     activations,
@@ -167,13 +179,17 @@ def _host(model: Model, device: Device, engine: Engine, layout: Layout, stage: L
     return jnp.where(away_bytes > 0, jnp.minimum(there, streamed), 0.0), away_bytes, away_flops
 
 
-def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: Array) -> Array:
-    """Fixed seconds of all kernels: GEMMs, experts, attention, the rest by layer of two blocks (mixer, feed-forward).
+@pytree
+class LaunchParts:
+    """Fixed seconds of a step's kernels: replayed from a graph, one after the other, and of the launches alone."""
 
-    Decode replays a captured graph where the engine has one of that size (llama.cpp: for one token on one device). Any
-    other step launches its kernels one by one: with gaps between them, and hidden behind long kernels, (t² + e²)^½ of
-    the step t without and the launches e alone.
-    """
+    graph_s: Array
+    apart_s: Array
+    eager_s: Array
+
+
+def launch_parts(model: Model, engine: Engine) -> LaunchParts:
+    """Fixed seconds of all kernels: GEMMs, experts, attention, the rest by layer of two blocks (mixer, feed-forward)."""
     fixed = (
         jnp.sum(model.gemm_launches * engine.gemm_launch_s[model.gemm_kernel])
         + jnp.sum(model.attn_layers) * engine.attention_launch_s
@@ -189,12 +205,27 @@ def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: 
         + model.n_mla_layers * engine.eager_mla_layer_s
         + model.n_linear_layers * engine.eager_linear_layer_s
     )
-    apart = fixed + 0.5 * model.n_blocks * engine.ungraphed_layer_s
+    return LaunchParts(fixed, fixed + 0.5 * model.n_blocks * engine.ungraphed_layer_s, eager_s)
+
+
+def launch_s(parts: LaunchParts, eager: Array, busy_s: Array) -> Array:
+    """Seconds that launches add to `busy_s` of work.
+
+    Decode replays a captured graph where the engine has one of that size (llama.cpp: for one token on one device). Any
+    other step launches its kernels one by one: with gaps between them, and hidden behind long kernels, (t² + e²)^½ of
+    the step t without and the launches e alone.
+    """
+    step, alone = busy_s + parts.apart_s, parts.eager_s
+    some = jnp.where(step > 0, step, 1.0)
+    one_by_one = parts.apart_s + alone * alone / (jnp.sqrt(some * some + alone * alone) + some)
+    return jnp.where(eager, one_by_one, parts.graph_s)
+
+
+def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: Array) -> Array:
+    """Fixed seconds of all kernels of a step; none where nothing runs."""
     idle = rank.n_decode_tokens + rank.n_prefill_tokens <= 0
-    step = jnp.where(idle, 1.0, busy_s + apart)
-    one_by_one = apart + eager_s * eager_s / (jnp.sqrt(step * step + eager_s * eager_s) + step)
     eager = (rank.n_prefill_tokens > 0) | (rank.n_decode_tokens * layout.pp > engine.graph_tokens)
-    return jnp.where(idle, 0.0, jnp.where(eager, one_by_one, fixed))
+    return jnp.where(idle, 0.0, launch_s(launch_parts(model, engine), eager, jnp.where(idle, 1.0, busy_s)))
 
 
 def _scheduler(engine: Engine, layout: Layout, load: Load) -> Array:

@@ -1,0 +1,165 @@
+"""Who joins the next step of the event simulator, and who gives its memory back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+from jax import Array
+
+from kernels.serving_types import (
+    ENTRY,
+    FREED,
+    GENERATED,
+    LAST,
+    LOST,
+    MARK,
+    NEVER,
+    PHASE,
+    PREEMPTED,
+    SCHEDULED,
+    TOTALS,
+    Candidate,
+    Edit,
+    Forming,
+    Lane,
+    Policy,
+)
+from kernels.step_table import StepTable, chunk_seconds
+from kernels.types import pytree
+
+
+@pytree
+class Plan:
+    """The next chunk of a candidate. (B,) each."""
+
+    depth: Array  # tokens computed, or found in the cache
+    n_tokens: Array
+    n_all: Array  # tokens until it generates
+    taken: Array  # blocks
+    popped: Array  # blocks of those that hold nothing of its own yet
+    fits: Array
+
+
+def blocks_of(policy: Policy, n_tokens: Array) -> Array:
+    """Blocks of a sequence beside the shared prefix."""
+    return -(-n_tokens // policy.block_tokens) - policy.prefix_blocks
+
+
+def plan_chunk(policy: Policy, lane: Lane, one: Candidate, middle: Array) -> Plan:
+    """What the candidate would compute in this step, and whether it is let in."""
+    forming = lane.forming
+    n_all = one.prompt + one.whole[:, GENERATED]
+    found = jnp.clip(one.times[:, MARK] - lane.popped, 0, one.whole[:, FREED]).astype(jnp.int32)
+    found = jnp.where(policy.caches_prefix & ~middle, found, 0)
+    shared = jnp.where((lane.seen > 0) & policy.caches_prefix, policy.prefix_blocks, 0)
+    depth = jnp.where(middle, lane.partial_tokens, (found + shared) * policy.block_tokens)
+    n_tokens = jnp.minimum(n_all - depth, forming.left_tokens)
+    upto, held = blocks_of(policy, depth + n_tokens), blocks_of(policy, depth)
+    all_of_it = blocks_of(policy, one.prompt + one.output)
+    taken = jnp.where(policy.reserves, jnp.where(middle, 0, all_of_it), upto - jnp.where(middle, held, 0))
+    running = lane.n_decode + forming.n_logits
+    gate = jnp.where(policy.reserves, all_of_it, jnp.where(policy.whole_gate, blocks_of(policy, n_all), upto))
+    gate = gate + jnp.where((running > 0) & ~policy.reserves, policy.watermark_blocks, 0)
+    free = policy.n_blocks - lane.used_blocks - jnp.where(policy.mixes_prefill, lane.need_blocks, 0)
+    fits = jnp.where(middle, taken <= free, (gate <= free) & (running < policy.max_sequences))
+    return Plan(depth, n_tokens, n_all, taken, taken - found, fits)
+
+
+def entry_of(policy: Policy, one: Candidate, phase: Array, n_phases: int) -> Array:
+    """(B, PHASE + P) what leaves with a sequence. phase: its cached tokens - step, while it decodes."""
+    final = one.prompt + one.output - 1
+    n_blocks = blocks_of(policy, jnp.where(policy.reserves, final + 1, final))
+    half = (final % policy.block_tokens > 0) & ~policy.reserves
+    one_hot = jnp.arange(n_phases) == (phase % policy.block_tokens)[:, None]
+    columns = jnp.stack([jnp.ones_like(final), final, n_blocks, half.astype(jnp.int32)], axis=1)
+    return jnp.concatenate([columns, one_hot & ~policy.reserves[:, None]], axis=1).astype(jnp.int32)
+
+
+def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Array) -> tuple[Lane, Edit]:
+    """The last request that runs gives up its blocks and goes to the head of the line; one that is done is passed."""
+    last = one.whole[:, LAST]
+    out, decoding = where & (middle | (last >= lane.step)), where & ~middle & (last >= lane.step)
+    n_generated = one.output - (last - lane.step + 1)
+    computed = jnp.where(middle, lane.partial_tokens, one.prompt + n_generated - 1)
+    half = computed % policy.block_tokens > 0
+    full = jnp.maximum(computed // policy.block_tokens - policy.prefix_blocks, 0)
+    free = policy.n_blocks - lane.used_blocks
+    forming = lane.forming
+    whole = one.whole.at[:, FREED].set(full).at[:, PREEMPTED].add(1)
+    whole = jnp.where(decoding[:, None], whole.at[:, LAST].set(NEVER).at[:, GENERATED].set(n_generated), whole)
+    times = one.times.at[:, MARK].set((lane.popped + free + full).astype(float))
+    times = jnp.where(decoding[:, None], times.at[:, LOST].set(lane.clock_s), times)
+    entry = entry_of(policy, one, computed - lane.step, lane.phases.shape[1])
+    after = replace(
+        lane,
+        phases=lane.phases - jnp.where(decoding[:, None], entry[:, PHASE:], 0),
+        head=jnp.where(where, one.request, lane.head),
+        n_decode=lane.n_decode - decoding,
+        context_sum=lane.context_sum - jnp.where(decoding, computed, 0),
+        need_blocks=lane.need_blocks - (decoding & (computed % policy.block_tokens == 0)),
+        used_blocks=lane.used_blocks - jnp.where(out, blocks_of(policy, computed), 0),
+        popped=lane.popped - (out & half),
+        partial=jnp.where(out, -1, lane.partial),
+        forming=replace(
+            forming,
+            preempted=forming.preempted | out,
+            left_tokens=forming.left_tokens + (decoding & policy.mixes_prefill),
+        ),
+    )
+    return after, Edit(out, one.request, whole, times, decoding, last, -entry)
+
+
+def admit(
+    policy: Policy, lane: Lane, one: Candidate, plan: Plan, where: Array, middle: Array, late: Array
+) -> tuple[Lane, Edit]:
+    """The candidate's chunk joins the step. late: the entry that released it has no other request to release."""
+    ends = where & (plan.depth + plan.n_tokens == plan.n_all)
+    fresh = where & ~middle
+    with_step = jnp.where(policy.mixes_prefill, lane.step, lane.step - 1)  # without decode, a step does not count
+    generated = one.whole[:, GENERATED]
+    last = with_step + one.output - generated - 1
+    entry = entry_of(policy, one, plan.n_all - with_step - 1, lane.phases.shape[1])
+    at_once = (last < lane.step) & ~policy.mixes_prefill
+    new = fresh & (lane.head == lane.seen)
+    seen = lane.seen + new
+    whole = jnp.where(
+        ends[:, None], one.whole.at[:, LAST].set(jnp.where(at_once, -2 - lane.n_started, last)), one.whole
+    )
+    whole = jnp.where((ends & (generated == 0))[:, None], whole.at[:, ENTRY].set(lane.n_started), whole)
+    times = jnp.where(new[:, None], one.times.at[:, SCHEDULED].set(lane.clock_s), one.times)
+    hit = jnp.where(fresh, plan.depth, 0)[:, None] * (jnp.arange(len(TOTALS)) == TOTALS.index("hit_tokens"))
+    after = replace(
+        lane,
+        phases=lane.phases + jnp.where(ends[:, None], entry[:, PHASE:], 0),
+        head=lane.head + fresh,
+        seen=seen,
+        source=lane.source + (new & (seen >= policy.users) & late),
+        used_blocks=lane.used_blocks + jnp.where(where, plan.taken, 0),
+        popped=lane.popped + jnp.where(where, plan.popped, 0),
+        partial=jnp.where(where, jnp.where(ends, -1, one.request), lane.partial),
+        partial_tokens=jnp.where(where, plan.depth + plan.n_tokens, lane.partial_tokens),
+        totals=lane.totals + hit,
+    )
+    return after, Edit(where, one.request, whole, times, ends, last, entry)
+
+
+def add_chunk(
+    table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array, ends: Array
+) -> Forming:
+    """The forming step with a chunk more."""
+    memory, compute = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))
+    n_tokens = jnp.where(where, plan.n_tokens, 0)
+    resumed = ends & (one.whole[:, GENERATED] > 0)
+    return replace(
+        forming,
+        left_tokens=forming.left_tokens - n_tokens,
+        n_tokens=forming.n_tokens + n_tokens,
+        n_chunks=forming.n_chunks + where,
+        n_logits=forming.n_logits + ends,
+        n_first=forming.n_first + (ends & ~resumed),
+        context_added=forming.context_added + jnp.where(ends, plan.n_all, 0),
+        stalled_since_s=forming.stalled_since_s + jnp.where(resumed, one.times[:, LOST], 0.0),
+        chunk_memory_s=forming.chunk_memory_s + jnp.where(where[:, None], memory, 0.0),
+        chunk_compute_s=forming.chunk_compute_s + jnp.where(where[:, None], compute, 0.0),
+    )

@@ -1,0 +1,296 @@
+"""Continuous batching, event by event: requests arrive, wait, prefill in chunks, decode together, fill the cache, leave.
+
+One lane is one engine replica with its requests, in order of arrival. First come, first served keeps every request that
+runs ahead of all that wait, so that the line is one number: `head`, the next to be admitted, which moves back over
+requests that are preempted. In decode all sequences advance by one token a step: the step of a sequence's last token is
+known when its prefill ends, and a calendar (a ring indexed by step) holds what leaves when. A turn of the loop costs
+the same however many sequences run.
+
+Each turn a lane preempts one request, or admits one, or runs a step, or runs a stride: steps of pure decode in which
+nothing arrives, leaves or runs out. The axis of lanes is written out; writes of lanes that have ended are dropped. A
+turn reads its rows of the tables first and writes them last, so that no table is ever copied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kernels.admission import add_chunk, admit, plan_chunk, preempt
+from kernels.serving_types import (
+    BLOCKS,
+    COUNT,
+    END_CLOCK,
+    END_DONE,
+    HALF,
+    LAST,
+    NEVER,
+    PHASE,
+    TOKENS,
+    TOTALS,
+    Candidate,
+    Edit,
+    Forming,
+    Lane,
+    Policy,
+    Requests,
+    State,
+    take,
+)
+from kernels.step_table import A, StepTable
+from kernels.types import pytree
+from kernels.stride import BINS, HORIZON, Stride, amounts, latencies, measure, paused
+
+
+@partial(jax.jit, static_argnames=("ring", "n_phases", "entries"))
+def start(policy: Policy, requests: Requests, ring: int, n_phases: int, entries: int) -> State:
+    """All lanes at time 0. ring: a power of two above every output and HORIZON; n_phases: at least every block.
+
+    entries: room for steps with first tokens: N, or 2·N where prefill pauses decode.
+    """
+    b, n, _ = requests.tokens.shape
+    zero = jnp.zeros(b, jnp.int32)
+    wide, real = zero.astype(jnp.int64), jnp.zeros(b)
+    lane = Lane(
+        clock_s=real, step=zero, head=zero, seen=zero, source=zero, n_done=zero, n_started=zero, n_ended=zero,
+        n_decode=zero, context_sum=wide, need_blocks=zero, used_blocks=zero, popped=wide, partial=zero - 1,
+        partial_tokens=zero, paused_s=real, joined=zero, joined_since_s=real,
+        phases=jnp.zeros((b, n_phases), jnp.int32), totals=jnp.zeros((b, len(TOTALS))), forming=form(policy, zero),
+    )  # fmt: skip
+    return State(
+        lane=lane,
+        leaving=jnp.zeros((b, ring), jnp.int32),
+        calendar=jnp.zeros((b, ring, PHASE + n_phases), jnp.int32),
+        whole=jnp.zeros((b, n, 5), jnp.int32).at[:, :, LAST].set(NEVER),
+        times=jnp.zeros((b, n, 3)),
+        started=jnp.zeros((b, entries)),
+        ended=jnp.zeros((b, n, 3)),
+        histogram=jnp.zeros((b, BINS), jnp.int64),
+    )
+
+
+def form(policy: Policy, n_decode: Array) -> Forming:
+    """An empty step: the budget that decode leaves."""
+    zero, amount, no = jnp.zeros_like(n_decode), jnp.zeros((len(n_decode), A)), jnp.zeros(len(n_decode), bool)
+    return Forming(
+        left_tokens=(policy.max_batched_tokens - policy.mixes_prefill * n_decode).astype(jnp.int32),
+        n_tokens=zero, preempted=no, closed=no, n_chunks=zero, n_logits=zero, n_first=zero,
+        context_added=zero.astype(jnp.int64), stalled_since_s=jnp.zeros(len(n_decode)), chunk_memory_s=amount,
+        chunk_compute_s=amount,
+    )  # fmt: skip
+
+
+@partial(jax.jit, donate_argnums=(4,))
+def advance(
+    table: StepTable, which: Array, policy: Policy, requests: Requests, state: State, n_turns: Array
+) -> tuple[State, Array]:
+    """The lanes after at most n_turns turns, and how many were taken. table: (M, ...); which: (B,) of a lane."""
+
+    def going(carry: tuple[State, Array]) -> Array:
+        return (carry[1] < n_turns) & jnp.any(carry[0].lane.n_done < requests.n_requests)
+
+    def body(carry: tuple[State, Array]) -> tuple[State, Array]:
+        return turn(table, which, policy, requests, carry[0]), carry[1] + 1
+
+    return jax.lax.while_loop(going, body, (state, jnp.zeros_like(n_turns)))
+
+
+@pytree
+class Rows:
+    """What a turn needs of the tables."""
+
+    one: Candidate
+    arrives_s: Array  # (B,) of the head of the line
+    next_arrives_s: Array  # (B,) of the request behind it
+    done: Array  # (B,) requests done with the step that released the head
+    soon: Array  # (B, HORIZON) sequences that end with each of the next steps
+
+
+def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, state: State) -> State:
+    """One turn of every lane."""
+    rows = read(policy, requests, state)
+    lane, one, middle = state.lane, rows.one, state.lane.partial >= 0
+    live = lane.n_done < requests.n_requests
+    may_admit = admits(lane, rows.arrives_s)
+    over = overfull(policy, lane, may_admit)
+    plan = plan_chunk(policy, lane, one, middle)
+    preempting = live & (over | (may_admit & middle & policy.mixes_prefill & ~plan.fits))
+    admitting = live & may_admit & ~preempting
+    skipping = admitting & ~middle & (one.whole[:, LAST] < lane.step)
+    joining = admitting & plan.fits & ~skipping
+    nothing = Edit(preempting & False, one.request, one.whole, one.times, preempting & False, one.request, entry_of_none(lane))
+
+    def joined(lane: Lane) -> tuple[Lane, Edit]:
+        lane, edit = admit(policy, lane, one, plan, joining, middle, rows.done <= lane.seen + 1 - policy.users)
+        return replace(lane, forming=add_chunk(table, which, lane.forming, one, plan, joining, edit.dated)), edit
+
+    def removed(lane: Lane, edit: Edit) -> tuple[Lane, Edit]:
+        lane, own = preempt(policy, lane, one, preempting, middle)
+        return lane, jax.tree.map(lambda a, b: jnp.where(preempting.reshape(-1, *[1] * (a.ndim - 1)), a, b), own, edit)
+
+    lane, edit = jax.lax.cond(jnp.any(joining), joined, lambda lane: (lane, nothing), lane)
+    lane, edit = jax.lax.cond(jnp.any(preempting), removed, lambda lane, edit: (lane, edit), lane, edit)
+    forming = lane.forming
+    forming = replace(forming, closed=forming.closed | (admitting & ~plan.fits & ~skipping))
+    lane = replace(lane, head=lane.head + skipping, forming=forming)
+    arrival = jnp.where(joining & ~middle, rows.next_arrives_s, rows.arrives_s)
+    more = skipping | (joining & (forming.left_tokens > 0) & ~forming.preempted & (arrival <= lane.clock_s))
+    where = live & ~preempting & ~more
+    still = Stride(*(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s)))
+    stride = jax.lax.cond(
+        jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still
+    )
+    return run(policy, replace(state, lane=lane), edit, stride, where, arrival)
+
+
+def entry_of_none(lane: Lane) -> Array:
+    """(B, PHASE + P) nothing that leaves."""
+    return jnp.zeros((len(lane.step), PHASE + lane.phases.shape[1]), jnp.int32)
+
+
+def admits(lane: Lane, arrives_s: Array) -> Array:
+    """Whether a turn looks at a prompt: one that is under way, or the head of the line."""
+    forming = lane.forming
+    waits = (arrives_s <= lane.clock_s) & ~forming.preempted
+    return ((lane.partial >= 0) | waits) & (forming.left_tokens > 0) & ~forming.closed
+
+
+def overfull(policy: Policy, lane: Lane, may_admit: Array) -> Array:
+    """Whether decode lacks blocks for this step; where prefill pauses it, decode comes only after all admission."""
+    over = lane.used_blocks + lane.need_blocks > policy.n_blocks
+    return over & (policy.mixes_prefill | ((lane.forming.n_chunks == 0) & ~may_admit))
+
+
+def read(policy: Policy, requests: Requests, state: State) -> Rows:
+    """The rows of the next turn."""
+    lane = state.lane
+    middle = lane.partial >= 0
+    arrives_s, next_s, done = arrivals(policy, requests, state)
+    last = overfull(policy, lane, admits(lane, arrives_s)) & ~middle
+    request = jnp.where(middle, lane.partial, lane.head - last)
+    tokens = take(requests.tokens, request)
+    b = len(request)
+    unknown = jnp.zeros((b, 5), jnp.int32).at[:, LAST].set(NEVER), jnp.zeros((b, 3))
+    seen = jnp.any(request < lane.seen)
+    known = jax.lax.cond(seen, lambda: (take(state.whole, request), take(state.times, request)), lambda: unknown)
+    one = Candidate(request, tokens[:, 0], tokens[:, 1], *known)
+    ring = state.leaving.shape[1]
+    slots = (lane.step[:, None] + jnp.arange(HORIZON, dtype=jnp.int32)) & (ring - 1)
+    soon = state.leaving.reshape(-1)[jnp.arange(b, dtype=jnp.int32)[:, None] * ring + slots]
+    return Rows(one, arrives_s, next_s, done, soon)
+
+
+def arrivals(policy: Policy, requests: Requests, state: State) -> tuple[Array, Array, Array]:
+    """(B,) each: when the head of the line arrives, and the request after it, inf where that is not known yet; and how
+    many requests were done with the step that released the head of a closed loop.
+    """
+    lane = state.lane
+
+    def released() -> tuple[Array, Array, Array]:
+        entry, after = take(state.ended, lane.source), take(state.ended, lane.source + 1)
+        times = [
+            jnp.where(lane.source + i < lane.n_ended, e[:, END_CLOCK] + policy.think_s, jnp.inf)
+            for i, e in enumerate((entry, after))
+        ]
+        spent = entry[:, END_DONE] <= lane.head + 1 - policy.users
+        moves = (lane.head == lane.seen) & (lane.head >= policy.users - 1) & (lane.source < lane.n_ended) & spent
+        early = [(lane.head + i < policy.users) | (lane.head + i < lane.seen) for i in range(2)]
+        second = jnp.where((lane.head == lane.seen) & (lane.head >= policy.users) & moves, times[1], times[0])
+        return jnp.where(early[0], 0.0, times[0]), jnp.where(early[1], 0.0, second), entry[:, END_DONE]
+
+    def given() -> tuple[Array, Array, Array]:
+        return take(requests.arrival_s, lane.head), take(requests.arrival_s, lane.head + 1), jnp.zeros_like(lane.clock_s)
+
+    closed = jax.lax.cond(jnp.any(policy.users > 0), released, given)
+    both = [jnp.where(lane.head + i < requests.n_requests, closed[i], jnp.inf) for i in range(2)]
+    return both[0], both[1], closed[2]
+
+
+def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, arrival_s: Array) -> State:
+    """Writes the edit, and runs the stride; where nothing runs, the clock goes to the next arrival."""
+    lane, forming = state.lane, state.lane.forming
+    idle = where & (lane.n_decode == 0) & (forming.n_tokens == 0)
+    running = where & ~idle
+    clock = jnp.where(running, stride.clock_s, lane.clock_s)
+    clock = jnp.where(idle, jnp.maximum(arrival_s, clock), clock)
+    mask = state.leaving.shape[1] - 1
+    slot, last = edit.slot & mask, lane.step + jnp.where(running, stride.n_steps, 0) - 1
+    calendar = put(state.calendar, edit.dated, slot, take(state.calendar, slot) + edit.entry)
+    leaving = put(state.leaving, edit.dated, slot, take(state.leaving, slot) + edit.entry[:, COUNT])
+    gone = running & (take(leaving, last & mask) > 0)
+    leaves = jax.lax.cond(jnp.any(gone), lambda: take(calendar, last & mask), lambda: jnp.zeros_like(edit.entry))
+    leaves = leaves * gone[:, None]
+    nothing = jnp.minimum(leaves[:, COUNT], 0)  # zero, but only known once the row has been read
+    after = settle(policy, paused(lane, stride, running, clock), stride, leaves, running, where, clock)
+    entry = jnp.stack([last.astype(float), clock, after.n_done.astype(float)], axis=1)
+    bins, weights = latencies(lane, stride, running, clock)
+    return State(
+        lane=after,
+        leaving=put(leaving, gone, last & mask, nothing),
+        calendar=put(calendar, gone, last & mask, nothing[:, None]),
+        whole=put(state.whole, edit.where, edit.request, edit.whole),
+        times=put(state.times, edit.where, edit.request, edit.times),
+        started=put(state.started, running & (forming.n_logits > 0), lane.n_started, clock),
+        ended=put(state.ended, gone, lane.n_ended, entry),
+        histogram=tally(state.histogram, bins, weights),
+    )
+
+
+def settle(
+    policy: Policy, lane: Lane, stride: Stride, leaves: Array, running: Array, where: Array, clock: Array
+) -> Lane:
+    """The small part after a stride, and after what leaves with it."""
+    forming = lane.forming
+    add = lambda value: jnp.where(running, value, 0)  # noqa: E731
+    phases = lane.phases - leaves[:, PHASE:]
+    step = lane.step + add(stride.n_steps)
+    n_decode = lane.n_decode + add(forming.n_logits) - leaves[:, COUNT]
+    need = jnp.take_along_axis(phases, ((-step) % policy.block_tokens)[:, None], axis=1)[:, 0]
+    choose = lambda a, b: jnp.where(where.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
+    return replace(
+        lane,
+        clock_s=clock,
+        step=step,
+        n_done=lane.n_done + leaves[:, COUNT],
+        n_started=lane.n_started + (running & (forming.n_logits > 0)),
+        n_ended=lane.n_ended + (leaves[:, COUNT] > 0),
+        n_decode=n_decode,
+        context_sum=lane.context_sum
+        + add(stride.n_decode * stride.n_steps + forming.context_added)
+        - leaves[:, TOKENS],
+        need_blocks=jnp.where(where, need, lane.need_blocks),
+        used_blocks=lane.used_blocks + add(stride.n_blocks) - leaves[:, BLOCKS],
+        popped=lane.popped + add(stride.n_blocks) - leaves[:, HALF],
+        phases=phases,
+        totals=lane.totals + jnp.where(running[:, None], amounts(lane, stride), 0.0),
+        forming=jax.tree.map(choose, form(policy, n_decode), forming),
+    )
+
+
+def put(a: Array, where: Array, index: Array, value: Array) -> Array:
+    """(B, N, ...) with one element, or row, of those lanes written. One lane needs no scatter, which XLA cannot put
+    into a loop that is one kernel.
+    """
+    flat = a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
+    value = jnp.broadcast_to(jnp.asarray(value).astype(a.dtype), (len(a), *a.shape[2:]))
+    if len(a) > 1:
+        at = jnp.where(where, jnp.arange(len(a), dtype=jnp.int32) * a.shape[1] + index, len(flat))
+        return flat.at[at].set(value, mode="drop", unique_indices=True).reshape(a.shape)
+    at = jnp.clip(index[0], 0, len(flat) - 1)
+    new = jnp.where(where[0], value, jax.lax.dynamic_slice_in_dim(flat, at, 1))
+    return jax.lax.dynamic_update_slice_in_dim(flat, new, at, 0).reshape(a.shape)
+
+
+def tally(histogram: Array, bins: Array, weights: Array) -> Array:
+    """The histogram with (B, 3) weights added to those bins."""
+    if len(histogram) > 1:
+        flat = jnp.arange(len(histogram), dtype=jnp.int32)[:, None] * BINS + bins
+        return histogram.reshape(-1).at[flat].add(weights).reshape(histogram.shape)
+    for i in range(bins.shape[1]):
+        old = jax.lax.dynamic_slice_in_dim(histogram[0], bins[0, i], 1)
+        histogram = jax.lax.dynamic_update_slice_in_dim(histogram[0], old + weights[0, i], bins[0, i], 0)[None]
+    return histogram
