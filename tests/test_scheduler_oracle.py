@@ -122,12 +122,17 @@ def test_nobody_overtakes_the_head_of_the_line():
 
 
 def test_a_system_prompt_is_computed_and_held_once():
-    requests = asked([(12, 1), (11, 1), (10, 1)], [0.0, 0.0, 5.5])
-    cached = serve(requests, prefix_tokens=9, caches_prefix=True)
-    assert batches(cached) == [(0, (0, 12, True), (8, 3, True)), (0, (8, 2, True))]
-    assert [step.n_blocks for step in cached.steps] == [4, 3]
-    plain = serve(requests, prefix_tokens=9)
-    assert batches(plain) == [(0, (0, 12, True), (0, 4, False)), (0, (4, 7, True)), (0, (0, 10, True))]
+    requests = asked([(16, 1), (15, 1), (14, 1)], [0.0, 0.0, 5.5])
+    cached = serve(requests, prefix_tokens=11, caches_prefix=True, max_batched_tokens=24)
+    assert batches(cached) == [(0, (0, 16, True), (8, 7, True)), (0, (8, 6, True))]
+    assert [step.n_blocks for step in cached.steps] == [4 + 2, 4]
+    plain = serve(requests, prefix_tokens=11, max_batched_tokens=24)
+    assert batches(plain) == [(0, (0, 16, True), (0, 8, False)), (0, (8, 7, True)), (0, (0, 14, True))]
+
+
+def test_a_generated_token_is_no_part_of_the_system_prompt():
+    found = serve(asked([(7, 4), (12, 1)], [0.0, 3.5]), prefix_tokens=8, caches_prefix=True)
+    assert batches(found)[-1] == (0, (4, 8, True))
 
 
 def test_the_last_token_is_computed_even_if_its_block_is_cached():

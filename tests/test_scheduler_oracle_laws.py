@@ -132,8 +132,8 @@ def test_without_a_cache_the_system_prompt_is_like_any_other(scenario):
     same(simulate(requests, plain, cost), simulate(requests, replace(plain, prefix_tokens=0), cost))
 
 
-def kinds(scenario: Scenario, found: Reference) -> set[str]:
-    """What a scenario is an example of."""
+def kinds(scenario: Scenario, found: Reference) -> dict[str, int]:
+    """What a scenario may be an example of, and 1 if it is."""
     requests, policy = scenario.requests, scenario.policy
     mode = "mixed" if policy.mixes_prefill else "prefill first"
     held = {
@@ -145,11 +145,11 @@ def kinds(scenario: Scenario, found: Reference) -> set[str]:
         "blocks all in use": found.max_blocks == policy.n_blocks,
         "refuses": found.refused.any(),
         "closed loop": requests.users > 0,
-        "idle between": found.steps and found.busy_s < 0.9 * found.steps[-1].clock_s,
+        "idle between": bool(found.steps) and found.busy_s < 0.9 * found.steps[-1].clock_s,
         "simultaneous": not requests.users and (np.diff(requests.arrival_s) == 0).any(),
         "equal lengths": len(requests.arrival_s) > 5 and len(set(requests.output_tokens.tolist())) == 1,
     }
-    return {kind for kind, is_one in held.items() if is_one}
+    return {kind: int(is_one) for kind, is_one in held.items()}
 
 
 def hits(found: Reference) -> bool:
@@ -166,8 +166,6 @@ def test_the_random_scenarios_are_of_every_kind():
     def look(scenario: Scenario) -> None:
         found = simulate(*scenario)
         seen.update(kinds(scenario, found))
-        seen["all"] += 1
 
     look()
-    rare = {kind: n for kind, n in seen.items() if n < 0.04 * seen["all"]}
-    assert (len(seen), rare) == (14, {})
+    assert {kind: n for kind, n in seen.items() if n < 3} == {}

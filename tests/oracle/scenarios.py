@@ -44,7 +44,8 @@ def length_lists(draw: st.DrawFn, most_requests: int, least_prompt: int, crowded
     least_output, longest_output = draw(st.sampled_from(CROWDED_OUTPUTS if crowded else OUTPUTS))
     one = st.tuples(st.integers(least_prompt, longest_prompt), st.integers(least_output, longest_output))
     n = draw(st.integers(most_requests // 6 + 1 if crowded else 1, most_requests))
-    return [draw(one)] * n if draw(st.booleans()) else draw(st.lists(one, min_size=n, max_size=n))
+    one_for_all = draw(st.sampled_from([False, False, True]))
+    return [draw(one)] * n if one_for_all else draw(st.lists(one, min_size=n, max_size=n))
 
 
 @st.composite
@@ -65,12 +66,14 @@ def policies(draw: st.DrawFn, lengths: Lengths, block_tokens: int, prefix_tokens
     """All flags; a pool from barely enough for the largest request to plenty, now and then too small for some."""
     needs = [-(-(prompt + output) // block_tokens) for prompt, output in lengths]
     largest = max(needs)
-    narrow = st.integers(largest, largest + 3) | st.integers(largest, 4 * largest)
-    wide = st.integers(largest, largest + sum(needs)) | st.integers(min(needs), largest)
+    some = st.integers(min(needs), max(largest - 1, min(needs)))
+    pools = [st.integers(largest, largest + 3), st.integers(largest, 4 * largest), some]
+    if not crowded:
+        pools.append(st.integers(largest, largest + sum(needs)))
     mixes_prefill, max_sequences = draw(st.booleans()), draw(st.integers(4 if crowded else 1, 32))
     return Policy(
         block_tokens=block_tokens,
-        n_blocks=draw(narrow if crowded else narrow | wide),
+        n_blocks=draw(draw(st.sampled_from(pools))),
         max_batched_tokens=draw(st.integers(max(max_sequences, 8) if mixes_prefill else 8, 256)),
         max_sequences=max_sequences,
         mixes_prefill=mixes_prefill,

@@ -153,7 +153,8 @@ class Replica:
 
     def schedule(self, request: Request, n: int) -> None:
         """Allocates for n tokens and puts them into the step; full blocks can be hit from now on, in this step too."""
-        request.blocks += self.pool.allocate(self.missing(request, n))
+        if missing := self.missing(request, n):
+            request.blocks += self.pool.allocate(missing)
         if self.policy.caches_prefix:
             for i in range(request.n_full, (request.n_computed + n) // self.policy.block_tokens):
                 self.pool.fill(request.blocks[i], self.content(request, i))
