@@ -24,7 +24,8 @@ IMPORT_KERNELS = (
 )  # fmt: skip
 KERNELS_IMPORT = {"jax", "numpy", "chex", "kernels"}
 WITHOUT_JAX = (
-    "sim/catalog/", "sim/measure/", "sim/profiles/", "sim/traffic/", "sim/schema.py", "sim/errors.py", "sim/units.py", "sim/results.py",
+    "sim/catalog/", "sim/measure/", "sim/profiles/", "sim/traffic/", "sim/schema.py",
+    "sim/errors.py", "sim/units.py", "sim/results.py",
 )  # fmt: skip
 HEAVY = {"jax", "numpy", "pydantic", "matplotlib", "rich"}
 # From top to bottom: nothing imports what stands in a line above its own.

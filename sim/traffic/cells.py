@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from sim.errors import RoofcastError, sentence, shown
 from sim.measure.rows import place
 
 A_TIME = "expected seconds, or a time such as 2024-05-10 00:00:00.5"
+DATE = re.compile(r"((?:19|20)\d\d-\d\d-\d\d[ T]\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?) ?(Z|[+-][01]\d:[0-5]\d)?", re.ASCII)
 Numbers = Sequence[int]
 
 
@@ -65,24 +67,22 @@ def nanoseconds(cells: Sequence[str], name: str, lines: Numbers, faults: Faults)
 
 def is_date(cell: str) -> bool:
     """Whether a cell holds a date rather than a number."""
-    return ":" in cell or cell.strip().count("-") > 1
+    return ":" in cell
 
 
 def zone(cell: str) -> str:
     """The zone that a time ends with: "Z", "+00:00", or nothing."""
-    text = cell.strip()
-    if text[-1:] in ("Z", "z"):
-        return text[-1:]
-    return text[-6:] if text[-6:-5] in ("+", "-") and text[-3:-2] == ":" and ":" in text[:-6] else ""
+    found = DATE.fullmatch(cell.strip())
+    return found[2] or "" if found else ""
 
 
 def _nanoseconds(cells: Sequence[str]) -> np.ndarray:
-    zones = [zone(cell) for cell in cells]
-    stems = [cell.strip().removesuffix(its) if its else cell.strip() for cell, its in zip(cells, zones, strict=True)]
-    if not all(stem[:4].isdigit() for stem in stems):  # numpy takes "now" and "NaT" for dates
+    found = [DATE.fullmatch(cell.strip()) for cell in cells]
+    if not all(found):  # numpy would take "now" and numbers of days as well
         raise ValueError
-    stamps = np.array(stems, "datetime64[ns]").astype(np.int64)
-    if shifts := {its: _shift_ns(its) for its in set(zones) if its.strip("Zz+-0:")}:
+    stamps = np.array([match[1] for match in found if match], "datetime64[ns]").astype(np.int64)
+    zones = [match[2] for match in found if match]
+    if shifts := {its: _shift_ns(its) for its in set(zones) if its and its.strip("Z+-0:")}:
         stamps = stamps - np.array([shifts.get(its, 0) for its in zones], np.int64)
     return stamps
 

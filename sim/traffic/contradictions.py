@@ -28,6 +28,7 @@ NOT_ANYWHERE = {
     ("trace", "prompt"): "a trace has its own lengths: remove this table, or cut them with max_prompt_tokens",
     ("trace", "output"): "a trace has its own lengths: remove this table, or cut them with max_output_tokens",
 }
+LENGTHS = ("prompt", "output")
 PAIRS = (("mean_tokens", "cv"), ("median_tokens", "p95_tokens"), ("mu", "sigma"))
 WAYS = "tokens, mean_tokens with cv, median_tokens with p95_tokens, mu with sigma, min_tokens with max_tokens, or path"
 
@@ -48,7 +49,7 @@ def traffic_problems(given: Given) -> dict[str, str]:
             problems[key] = f'required key is missing beside arrivals = "{arrivals}"{instead}'
     if arrivals == "bursts":
         problems |= _bursts(given)
-    return _too_many(given) | _nothing_to_repeat(given) | _short(given) | _dead(given) | problems
+    return _too_many(given) | _nothing_to_repeat(given) | _short(given) | _hours(given) | problems
 
 
 def lengths_problems(given: Given) -> dict[str, str]:
@@ -116,9 +117,10 @@ def _short(given: Given) -> dict[str, str]:
     return {"system_prompt_tokens": what} if n <= system else {}
 
 
-def _dead(given: Given) -> dict[str, str]:
-    dead = "hourly" in given and not any(given["hourly"])
-    return {"hourly": "all 24 hours are 0, and nothing would ever arrive"} if dead else {}
-
-
-LENGTHS = ("prompt", "output")
+def _hours(given: Given) -> dict[str, str]:
+    hourly = given.get("hourly", (1,) * HOURS_PER_DAY)
+    if len(hourly) != HOURS_PER_DAY:
+        return {
+            "hourly": f"expected {HOURS_PER_DAY} multipliers, the first for the hour after midnight, got {len(hourly)}"
+        }
+    return {} if any(hourly) else {"hourly": "all hours are 0, and nothing would ever arrive"}

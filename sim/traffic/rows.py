@@ -145,6 +145,7 @@ class JsonReader:
         arrival_s = cells.seconds(times, FIELDS[0], numbers, faults) * MILLI
         prompt = cells.lengths(prompts, FIELDS[1], numbers, faults)
         output = cells.lengths(outputs, FIELDS[2], numbers, faults)
+        faults.raise_if_any()  # what the ids must be follows from the lengths
         if not self.has_ids:
             return Part(arrival_s, prompt, output)
         return Part(arrival_s, prompt, output, *self._ids(entries, prompt, numbers, faults))

@@ -24,7 +24,7 @@ Rates = Annotated[
 ]
 Hourly = Annotated[
     tuple[Annotated[float, Field(ge=0, le=1e6)], ...],
-    Field(min_length=HOURS_PER_DAY, max_length=HOURS_PER_DAY, strict=False),
+    Field(max_length=1000, strict=False),
 ]
 DEFAULT_REQUESTS = 1000  # as benchmark clients ask by default
 

@@ -52,8 +52,11 @@ def read_trace(
     order into it. Raises RoofcastError, in sentences with file and line.
     """
     where = clipped(str(path), most=LONGEST_PATH)
-    blocks = line_blocks(path)
+    blocks = (block for block in line_blocks(path) if block[1])
     numbers, lines = next(blocks, ([], []))
+    if len(lines) == 1:  # the first member of a gzip file may hold the header alone
+        more = next(blocks, ([], []))
+        numbers, lines = numbers + more[0], lines + more[1]
     if not lines:
         raise RoofcastError(sentence("is empty", place(where, 1), "name a file of requests"))
     reader, start = _reader(numbers, lines, where, needed)
