@@ -65,5 +65,5 @@ def columns(header: Sequence[str]) -> dict[Role, Column]:
 def csv_format(header: Sequence[str], has_zone: bool) -> FormatName:
     """The format of a CSV file with these columns; `has_zone` tells Azure's 2024 timestamps from those of 2023."""
     names = {folded(name) for name in header}
-    name = next((name for name, its in _HEADERS.items() if its <= names), "csv")
+    name: FormatName = next((name for name, its in _HEADERS.items() if its <= names), "csv")
     return "azure-2024" if name == "azure-2023" and has_zone else name

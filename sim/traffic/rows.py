@@ -36,6 +36,7 @@ class Part:
 
     def answered(self) -> Part:
         """Without the requests that failed."""
+        assert self.output_tokens is not None
         kept = self.output_tokens > 0
         prompt = None if self.prompt_tokens is None else self.prompt_tokens[kept]
         return Part(self.arrival_s[kept], prompt, self.output_tokens[kept], n_failed=self.n_failed)

@@ -133,11 +133,12 @@ def _joined(kept: list[Part], reader: CsvReader | JsonReader) -> Trace:
 
     lengths, ids = joined("n_blocks", np.int64), joined("block_ids", np.int64)
     hashes = None
-    if kept and lengths is not None:
+    if kept and lengths is not None and ids is not None:
         hashes = Hashes(np.concatenate([[0], np.cumsum(lengths)]), ids, reader.block_tokens)
     tokens = joined("prompt_tokens", np.int32), joined("output_tokens", np.int32)
     n_failed = sum(part.n_failed for part in kept)
-    return Trace(reader.format, joined("arrival_s", np.float64), *tokens, hashes, n_failed)
+    arrival_s = np.concatenate([np.empty(0), *(part.arrival_s for part in kept)])
+    return Trace(reader.format, arrival_s, *tokens, hashes, n_failed)
 
 
 def _taken(whole: Trace, rows: np.ndarray) -> Trace:
