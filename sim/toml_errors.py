@@ -168,11 +168,11 @@ class Problems:
 
     def _name(self, place: Place) -> str:
         """`workload.users`, `workload.concurrency[2]`, `deployment "RTX 4090".tp`, `deployment 2.tp`."""
-        name = str(place[0])
+        name = clipped(str(place[0]))
         for i, part in enumerate(place[1:], start=1):
             label = self._entry(place).get("label") if i == 1 else None
             if isinstance(part, str):
-                name += f".{part}"
+                name += f".{clipped(part)}"
             elif i > 1 or place[0] not in self._tables:
                 name += f"[{part + 1}]"
             else:
