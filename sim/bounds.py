@@ -7,3 +7,5 @@ MOST_CONFIGURATIONS = 2**20
 LEAST_SHARE = 0.001
 LEAST_USD = 1e-6
 MOST_USD = 1e12
+MOST_TOKENS = 10_000_000  # of one prompt or output
+MOST_REQUESTS = 20_000_000  # of one run

@@ -11,48 +11,13 @@ from itertools import pairwise
 from math import prod
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from sim import catalog
-from sim.durations import seconds
 from sim.engines import engine
-from sim.errors import clipped
+from sim.fields import Count, Label, Levels, Names, Seconds, Table, Text, Usd
 from sim.formats import kv_format
 from sim.toml_errors import Problems, contradict, read_toml
-
-
-def _seconds(value: Any) -> Any:
-    """Seconds of a number, or of text such as "200ms"."""
-    if not isinstance(value, str):
-        return value
-    found = seconds(value)
-    if found is None:
-        raise ValueError(f'expected seconds, such as 2, "2s" or "200ms", got "{clipped(value)}"')
-    return found
-
-
-def _printable(value: str) -> str:
-    if not value.strip() or not value.isprintable():
-        raise ValueError("expected one line of text that is not empty")
-    return value
-
-
-Count = Annotated[int, Field(gt=0, le=10**9)]
-Usd = Annotated[float, Field(gt=0, le=1e12)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=1e9)]
-Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
-Names = Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
-Levels = Annotated[
-    tuple[Count, ...],
-    BeforeValidator(lambda value: [value] if type(value) is int else value),
-    Field(min_length=1, max_length=1000, strict=False),
-]
-
-
-class Table(BaseModel):
-    """A table of a scenario file: frozen, no unknown keys, no guessing of types, no infinities."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Workload(Table):
@@ -107,7 +72,7 @@ class Deployment(Table):
     `usd_per_gpu_hour` replaces the catalogue's price.
     """
 
-    label: Annotated[str, Field(max_length=500), AfterValidator(_printable)] = ""
+    label: Label = ""
     model: Text
     hardware: Text
     engine: Text | None = None

@@ -144,12 +144,12 @@ class Problems:
 
     def _known_keys(self, place: Place) -> str:
         names = [str(part) for part in place if isinstance(part, str)]
-        table = self._tables.get(names[0] if len(names) > 1 else "")
+        table = self._tables.get(".".join(names[:-1])) or self._tables.get(names[0] if len(names) > 1 else "")
         if table is None:
             return ""
         fields = [field.alias or name for name, field in table.model_fields.items()]
         if len(names) == 1:
-            fields += [name for name in self._tables if name and name not in fields]
+            fields += [name for name in self._tables if name and "." not in name and name not in fields]
         return did_you_mean(names[-1], fields) or "known keys are " + ", ".join(fields)
 
     def _entry(self, place: Place) -> dict[str, Any]:
@@ -168,11 +168,11 @@ class Problems:
 
     def _name(self, place: Place) -> str:
         """`workload.users`, `workload.concurrency[2]`, `deployment "RTX 4090".tp`, `deployment 2.tp`."""
-        name = str(place[0])
+        name = clipped(str(place[0]))
         for i, part in enumerate(place[1:], start=1):
             label = self._entry(place).get("label") if i == 1 else None
             if isinstance(part, str):
-                name += f".{part}"
+                name += f".{clipped(part)}"
             elif i > 1 or place[0] not in self._tables:
                 name += f"[{part + 1}]"
             else:
@@ -187,6 +187,8 @@ class Problems:
         index = place[1] if len(place) > 1 and isinstance(place[1], int) else 0
         table = keys[0] if keys else ""
         header = self._lines.get((table, index, ""))
+        if len(keys) > 2 and (line := self._lines.get((f"{table}.{keys[1]}", 0, keys[2]))):
+            return line
         return self._lines.get((table, index, keys[1]), header) if len(keys) > 1 else header
 
 
@@ -200,6 +202,7 @@ def _lines(text: str) -> dict[tuple[str, int, str], int]:
             table = header[1]
             seen[table] += header[2] is None
             lines.setdefault((table, max(seen[table] - 1, 0), header[2] or ""), number)
+            table += f".{header[2]}" if header[2] else ""
         elif key := re.match(r'\s*"?([\w-]+)"?\s*=', line):
             lines.setdefault((table, max(seen[table] - 1, 0), key[1]), number)
     return lines

@@ -264,6 +264,11 @@ def test_any_change_of_values_is_read_or_refused(tmp_path_factory, changes):
     _read_or_refused(tmp_path_factory.getbasetemp() / "values.toml", text)
 
 
+@pytest.mark.parametrize("table", ["", "[workload]\n"])
+def test_a_key_that_breaks_the_line_is_escaped(tmp_path, table):
+    _read_or_refused(tmp_path / "x.toml", f'{table}"a\\nb" = 1\n'.encode())
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_any_change_of_bytes_is_read_or_refused(tmp_path_factory, data):

@@ -24,7 +24,8 @@ IMPORT_KERNELS = (
 )  # fmt: skip
 KERNELS_IMPORT = {"jax", "numpy", "chex", "kernels"}
 WITHOUT_JAX = (
-    "sim/catalog/", "sim/measure/", "sim/profiles/", "sim/schema.py", "sim/errors.py", "sim/units.py", "sim/results.py",
+    "sim/catalog/", "sim/measure/", "sim/profiles/", "sim/traffic/", "sim/schema.py",
+    "sim/errors.py", "sim/units.py", "sim/results.py",
 )  # fmt: skip
 HEAVY = {"jax", "numpy", "pydantic", "matplotlib", "rich"}
 # From top to bottom: nothing imports what stands in a line above its own.
@@ -35,14 +36,14 @@ FLOORS = (
     ("sim.calibration",),
     ("sim.candidates", "sim.intervals", "sim.request", "sim.point", "sim.lower"),
     ("kernels",),
-    ("sim.measure",),
+    ("sim.measure", "sim.traffic"),
 )
 
 FACTORS = (1e9, 2.0**30)
 FACTOR_HOME = "sim/units.py"
 NOT_A_FACTOR = {
     "kernels/memory.py": "1e9 sequences stand for no limit",
-    "sim/config.py": "bounds of counts and seconds",
+    "sim/fields.py": "bounds of counts and seconds",
     "sim/importers/hf_reader.py": "a bound of whole numbers",
 }
 
