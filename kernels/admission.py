@@ -50,7 +50,9 @@ def plan_chunk(policy: Policy, lane: Lane, one: Candidate, middle: Array) -> Pla
     """What the candidate would compute in this step, and whether it is let in."""
     forming = lane.forming
     n_all = one.prompt + one.whole[:, GENERATED]
-    found = jnp.clip(one.times[:, MARK] - lane.popped, 0, one.whole[:, FREED]).astype(jnp.int32)
+    first = jnp.where(policy.mixes_prefill, lane.need_blocks, 0)  # decode has taken its blocks by then
+    popped = lane.popped + jnp.maximum(first - lane.front, 0)
+    found = jnp.clip(one.times[:, MARK] - popped, 0, one.whole[:, FREED]).astype(jnp.int32)
     found = jnp.where(policy.caches_prefix & ~middle, found, 0)
     shared = jnp.where((lane.seen > 0) & policy.caches_prefix, policy.prefix_blocks, 0)
     depth = jnp.where(middle, lane.partial_tokens, (found + shared) * policy.block_tokens)
@@ -60,10 +62,16 @@ def plan_chunk(policy: Policy, lane: Lane, one: Candidate, middle: Array) -> Pla
     taken = jnp.where(policy.reserves, jnp.where(middle, 0, all_of_it), upto - jnp.where(middle, held, 0))
     running = lane.n_decode + forming.n_logits
     gate = jnp.where(policy.reserves, all_of_it, jnp.where(policy.whole_gate, blocks_of(policy, n_all), upto))
-    gate = gate + jnp.where((running > 0) & ~policy.reserves, policy.watermark_blocks, 0)
-    free = policy.n_blocks - lane.used_blocks - jnp.where(policy.mixes_prefill, lane.need_blocks, 0)
+    gate = gate + jnp.where((running > 0) & policy.whole_gate & ~policy.reserves, policy.watermark_blocks, 0)
+    free = policy.n_blocks - lane.used_blocks - first
     fits = jnp.where(middle, taken <= free, (gate <= free) & (running < policy.max_sequences))
     return Plan(depth, n_tokens, n_all, taken, taken - found, fits)
+
+
+def pop(lane: Lane, n_blocks: Array) -> Lane:
+    """The free queue without its first blocks."""
+    soft = jnp.minimum(lane.front, n_blocks)
+    return replace(lane, front=lane.front - soft, popped=lane.popped + (n_blocks - soft))
 
 
 def entry_of(policy: Policy, one: Candidate, phase: Array, n_phases: int) -> Array:
@@ -71,13 +79,18 @@ def entry_of(policy: Policy, one: Candidate, phase: Array, n_phases: int) -> Arr
     final = one.prompt + one.output - 1
     n_blocks = blocks_of(policy, jnp.where(policy.reserves, final + 1, final))
     half = (final % policy.block_tokens > 0) & ~policy.reserves
-    one_hot = jnp.arange(n_phases) == (phase % policy.block_tokens)[:, None]
+    one_hot = jnp.arange(n_phases)[None] == (phase % policy.block_tokens)[:, None]
     columns = jnp.stack([jnp.ones_like(final), final, n_blocks, half.astype(jnp.int32)], axis=1)
     return jnp.concatenate([columns, one_hot & ~policy.reserves[:, None]], axis=1).astype(jnp.int32)
 
 
-def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Array) -> tuple[Lane, Edit]:
-    """The last request that runs gives up its blocks and goes to the head of the line; one that is done is passed."""
+def preempt(
+    policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Array, over: Array
+) -> tuple[Lane, Edit]:
+    """The last request that runs gives up its blocks and goes to the head of the line; one that is done is passed.
+
+    over: because decode lacks blocks; else it is a prompt that lacks them itself, after decode has taken its own.
+    """
     last = one.whole[:, LAST]
     out, decoding = where & (middle | (last >= lane.step)), where & ~middle & (last >= lane.step)
     n_generated = one.output - (last - lane.step + 1)
@@ -88,7 +101,7 @@ def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Ar
     forming = lane.forming
     whole = one.whole.at[:, FREED].set(full).at[:, PREEMPTED].add(1)
     whole = jnp.where(decoding[:, None], whole.at[:, LAST].set(NEVER).at[:, GENERATED].set(n_generated), whole)
-    times = one.times.at[:, MARK].set((lane.popped + free + full).astype(float))
+    times = one.times.at[:, MARK].set((lane.popped + free - lane.front + full).astype(float))
     times = jnp.where(decoding[:, None], times.at[:, LOST].set(lane.clock_s), times)
     entry = entry_of(policy, one, computed - lane.step, lane.phases.shape[1])
     after = replace(
@@ -99,11 +112,13 @@ def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Ar
         context_sum=lane.context_sum - jnp.where(decoding, computed, 0),
         need_blocks=lane.need_blocks - (decoding & (computed % policy.block_tokens == 0)),
         used_blocks=lane.used_blocks - jnp.where(out, blocks_of(policy, computed), 0),
-        popped=lane.popped - (out & half),
+        front=lane.front + (out & half & (over | ~policy.mixes_prefill)),
         partial=jnp.where(out, -1, lane.partial),
         forming=replace(
             forming,
             preempted=forming.preempted | out,
+            closed=forming.closed | where,
+            returned=forming.returned + (out & half & ~over & policy.mixes_prefill),
             left_tokens=forming.left_tokens + (decoding & policy.mixes_prefill),
         ),
     )
@@ -128,15 +143,15 @@ def admit(
     )
     whole = jnp.where((ends & (generated == 0))[:, None], whole.at[:, ENTRY].set(lane.n_started), whole)
     times = jnp.where(new[:, None], one.times.at[:, SCHEDULED].set(lane.clock_s), one.times)
-    hit = jnp.where(fresh, plan.depth, 0)[:, None] * (jnp.arange(len(TOTALS)) == TOTALS.index("hit_tokens"))
+    hit = jnp.where(fresh, plan.depth, 0)[:, None] * (jnp.arange(len(TOTALS)) == TOTALS.index("hit_tokens"))[None]
+    lane = pop(lane, jnp.where(where, plan.popped, 0))
     after = replace(
         lane,
         phases=lane.phases + jnp.where(ends[:, None], entry[:, PHASE:], 0),
         head=lane.head + fresh,
         seen=seen,
-        source=lane.source + (new & (seen >= policy.users) & late),
+        source=lane.source + (new & (seen > policy.users) & late),
         used_blocks=lane.used_blocks + jnp.where(where, plan.taken, 0),
-        popped=lane.popped + jnp.where(where, plan.popped, 0),
         partial=jnp.where(where, jnp.where(ends, -1, one.request), lane.partial),
         partial_tokens=jnp.where(where, plan.depth + plan.n_tokens, lane.partial_tokens),
         totals=lane.totals + hit,

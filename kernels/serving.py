@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.admission import add_chunk, admit, plan_chunk, preempt
+from kernels.admission import add_chunk, admit, plan_chunk, pop, preempt
 from kernels.serving_types import (
     BLOCKS,
     COUNT,
@@ -57,7 +57,7 @@ def start(policy: Policy, requests: Requests, ring: int, n_phases: int, entries:
     wide, real = zero.astype(jnp.int64), jnp.zeros(b)
     lane = Lane(
         clock_s=real, step=zero, head=zero, seen=zero, source=zero, n_done=zero, n_started=zero, n_ended=zero,
-        n_decode=zero, context_sum=wide, need_blocks=zero, used_blocks=zero, popped=wide, partial=zero - 1,
+        n_decode=zero, context_sum=wide, need_blocks=zero, used_blocks=zero, front=zero, popped=wide, partial=zero - 1,
         partial_tokens=zero, paused_s=real, joined=zero, joined_since_s=real,
         phases=jnp.zeros((b, n_phases), jnp.int32), totals=jnp.zeros((b, len(TOTALS))), forming=form(policy, zero),
     )  # fmt: skip
@@ -68,7 +68,7 @@ def start(policy: Policy, requests: Requests, ring: int, n_phases: int, entries:
         whole=jnp.zeros((b, n, 5), jnp.int32).at[:, :, LAST].set(NEVER),
         times=jnp.zeros((b, n, 3)),
         started=jnp.zeros((b, entries)),
-        ended=jnp.zeros((b, n, 3)),
+        ended=jnp.zeros((b, n, 5)),
         histogram=jnp.zeros((b, BINS), jnp.int64),
     )
 
@@ -78,7 +78,7 @@ def form(policy: Policy, n_decode: Array) -> Forming:
     zero, amount, no = jnp.zeros_like(n_decode), jnp.zeros((len(n_decode), A)), jnp.zeros(len(n_decode), bool)
     return Forming(
         left_tokens=(policy.max_batched_tokens - policy.mixes_prefill * n_decode).astype(jnp.int32),
-        n_tokens=zero, preempted=no, closed=no, n_chunks=zero, n_logits=zero, n_first=zero,
+        n_tokens=zero, preempted=no, closed=no, returned=zero, n_chunks=zero, n_logits=zero, n_first=zero,
         context_added=zero.astype(jnp.int64), stalled_since_s=jnp.zeros(len(n_decode)), chunk_memory_s=amount,
         chunk_compute_s=amount,
     )  # fmt: skip
@@ -97,6 +97,23 @@ def advance(
         return turn(table, which, policy, requests, carry[0]), carry[1] + 1
 
     return jax.lax.while_loop(going, body, (state, jnp.zeros_like(n_turns)))
+
+
+@partial(jax.jit, static_argnames=("ring", "n_phases", "entries"))
+def serve_each(
+    table: StepTable, which: Array, policy: Policy, requests: Requests, n_turns: Array, ring: int, n_phases: int,
+    entries: int,
+) -> State:  # fmt: skip
+    """Lanes one after the other, each in a loop of its own, which XLA makes one kernel of on a CPU: the axes that
+    `start` and `advance` return. n_turns: (B,) at most of each.
+    """
+
+    def serve(lane: tuple[Array, Policy, Requests, Array]) -> State:
+        own, rules, asked = jax.tree.map(lambda a: a[None], lane[:3])
+        state, _ = advance(table, own, rules, asked, start(rules, asked, ring, n_phases, entries), lane[3])
+        return jax.tree.map(lambda a: a[0], state)
+
+    return jax.lax.map(serve, (which, policy, requests, n_turns))
 
 
 @pytree
@@ -118,7 +135,7 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
     may_admit = admits(lane, rows.arrives_s)
     over = overfull(policy, lane, may_admit)
     plan = plan_chunk(policy, lane, one, middle)
-    preempting = live & (over | (may_admit & middle & policy.mixes_prefill & ~plan.fits))
+    preempting = live & (over | (may_admit & middle & ~plan.fits))
     admitting = live & may_admit & ~preempting
     skipping = admitting & ~middle & (one.whole[:, LAST] < lane.step)
     joining = admitting & plan.fits & ~skipping
@@ -129,7 +146,7 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
         return replace(lane, forming=add_chunk(table, which, lane.forming, one, plan, joining, edit.dated)), edit
 
     def removed(lane: Lane, edit: Edit) -> tuple[Lane, Edit]:
-        lane, own = preempt(policy, lane, one, preempting, middle)
+        lane, own = preempt(policy, lane, one, preempting, middle, over)
         return lane, jax.tree.map(lambda a, b: jnp.where(preempting.reshape(-1, *[1] * (a.ndim - 1)), a, b), own, edit)
 
     lane, edit = jax.lax.cond(jnp.any(joining), joined, lambda lane: (lane, nothing), lane)
@@ -139,7 +156,8 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
     lane = replace(lane, head=lane.head + skipping, forming=forming)
     arrival = jnp.where(joining & ~middle, rows.next_arrives_s, rows.arrives_s)
     more = skipping | (joining & (forming.left_tokens > 0) & ~forming.preempted & (arrival <= lane.clock_s))
-    where = live & ~preempting & ~more
+    short = (lane.used_blocks + lane.need_blocks > policy.n_blocks) & (lane.forming.n_chunks == 0)
+    where = live & ~preempting & ~more & ~short
     still = Stride(*(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s)))
     stride = jax.lax.cond(
         jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still
@@ -179,7 +197,7 @@ def read(policy: Policy, requests: Requests, state: State) -> Rows:
     known = jax.lax.cond(seen, lambda: (take(state.whole, request), take(state.times, request)), lambda: unknown)
     one = Candidate(request, tokens[:, 0], tokens[:, 1], *known)
     ring = state.leaving.shape[1]
-    slots = (lane.step[:, None] + jnp.arange(HORIZON, dtype=jnp.int32)) & (ring - 1)
+    slots = (lane.step[:, None] + jnp.arange(HORIZON, dtype=jnp.int32)[None]) & (ring - 1)
     soon = state.leaving.reshape(-1)[jnp.arange(b, dtype=jnp.int32)[:, None] * ring + slots]
     return Rows(one, arrives_s, next_s, done, soon)
 
@@ -197,9 +215,9 @@ def arrivals(policy: Policy, requests: Requests, state: State) -> tuple[Array, A
             for i, e in enumerate((entry, after))
         ]
         spent = entry[:, END_DONE] <= lane.head + 1 - policy.users
-        moves = (lane.head == lane.seen) & (lane.head >= policy.users - 1) & (lane.source < lane.n_ended) & spent
+        beyond = (lane.head == lane.seen) & (lane.head >= policy.users) & spent
         early = [(lane.head + i < policy.users) | (lane.head + i < lane.seen) for i in range(2)]
-        second = jnp.where((lane.head == lane.seen) & (lane.head >= policy.users) & moves, times[1], times[0])
+        second = jnp.where(beyond, times[1], times[0])
         return jnp.where(early[0], 0.0, times[0]), jnp.where(early[1], 0.0, second), entry[:, END_DONE]
 
     def given() -> tuple[Array, Array, Array]:
@@ -225,8 +243,11 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
     leaves = jax.lax.cond(jnp.any(gone), lambda: take(calendar, last & mask), lambda: jnp.zeros_like(edit.entry))
     leaves = leaves * gone[:, None]
     nothing = jnp.minimum(leaves[:, COUNT], 0)  # zero, but only known once the row has been read
+    noted = running & ((forming.n_first > 0) | (gone & (stride.n_steps == 0)))
     after = settle(policy, paused(lane, stride, running, clock), stride, leaves, running, where, clock)
-    entry = jnp.stack([last.astype(float), clock, after.n_done.astype(float)], axis=1)
+    after = replace(after, n_started=lane.n_started + noted)
+    held = [lane.n_decode + forming.n_logits, lane.used_blocks + stride.n_blocks]
+    entry = jnp.stack([a.astype(float) for a in (last, clock, after.n_done, *held)], axis=1)
     bins, weights = latencies(lane, stride, running, clock)
     return State(
         lane=after,
@@ -234,7 +255,7 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
         calendar=put(calendar, gone, last & mask, nothing[:, None]),
         whole=put(state.whole, edit.where, edit.request, edit.whole),
         times=put(state.times, edit.where, edit.request, edit.times),
-        started=put(state.started, running & (forming.n_logits > 0), lane.n_started, clock),
+        started=put(state.started, noted, lane.n_started, clock),
         ended=put(state.ended, gone, lane.n_ended, entry),
         histogram=tally(state.histogram, bins, weights),
     )
@@ -249,6 +270,7 @@ def settle(
     phases = lane.phases - leaves[:, PHASE:]
     step = lane.step + add(stride.n_steps)
     n_decode = lane.n_decode + add(forming.n_logits) - leaves[:, COUNT]
+    lane = pop(lane, add(stride.n_blocks))
     need = jnp.take_along_axis(phases, ((-step) % policy.block_tokens)[:, None], axis=1)[:, 0]
     choose = lambda a, b: jnp.where(where.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
     return replace(
@@ -256,7 +278,6 @@ def settle(
         clock_s=clock,
         step=step,
         n_done=lane.n_done + leaves[:, COUNT],
-        n_started=lane.n_started + (running & (forming.n_logits > 0)),
         n_ended=lane.n_ended + (leaves[:, COUNT] > 0),
         n_decode=n_decode,
         context_sum=lane.context_sum
@@ -264,7 +285,7 @@ def settle(
         - leaves[:, TOKENS],
         need_blocks=jnp.where(where, need, lane.need_blocks),
         used_blocks=lane.used_blocks + add(stride.n_blocks) - leaves[:, BLOCKS],
-        popped=lane.popped + add(stride.n_blocks) - leaves[:, HALF],
+        front=lane.front + leaves[:, HALF] + add(forming.returned),
         phases=phases,
         totals=lane.totals + jnp.where(running[:, None], amounts(lane, stride), 0.0),
         forming=jax.tree.map(choose, form(policy, n_decode), forming),

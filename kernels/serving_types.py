@@ -15,7 +15,8 @@ LAST, ENTRY, GENERATED, FREED, PREEMPTED = range(5)
 # Columns of `times` (float64): `popped` at which the first block freed by then is taken, time of the last token before
 # that, time at which it was first scheduled.
 MARK, LOST, SCHEDULED = range(3)
-END_STEP, END_CLOCK, END_DONE = range(3)  # columns of `ended`
+# Columns of `ended`: step, clock after it, requests done by then, sequences and blocks held before they left.
+END_STEP, END_CLOCK, END_DONE, END_RUNNING, END_BLOCKS = range(5)
 # Columns of the calendar: sequences that end with a step, their cached tokens, blocks, half-filled blocks, phases.
 COUNT, TOKENS, BLOCKS, HALF, PHASE = range(5)
 TOTALS = ("busy_s", "running_s", "blocks_s", "prefill_tokens", "decode_tokens", "hit_tokens", "context_tokens", "n_steps")
@@ -56,6 +57,7 @@ class Forming:
     n_tokens: Array  # int32 of prompts in it
     preempted: Array  # bool: something was, in this step
     closed: Array  # bool: nothing more can be admitted to it
+    returned: Array  # int32 half-filled blocks that go to the front of the free queue once decode has its own
     n_chunks: Array  # int32
     n_logits: Array  # int32 prompts that end
     n_first: Array  # int32 of those, the ones without a token so far
@@ -81,7 +83,8 @@ class Lane:
     context_sum: Array  # int64 their cached tokens
     need_blocks: Array  # int32 that their next step takes
     used_blocks: Array  # int32 without the shared prefix
-    popped: Array  # int64 blocks taken from the front of the free queue, less those put there
+    front: Array  # int32 half-filled blocks at the front of the free queue, which are taken first
+    popped: Array  # int64 blocks taken from behind them
     partial: Array  # int32 request in the midst of its prompt, or -1
     partial_tokens: Array  # int32 it has computed
     paused_s: Array  # float64 for which decode has stood still since its last step
@@ -102,7 +105,7 @@ class State:
     whole: Array  # (B, N, 5) int32
     times: Array  # (B, N, 3) float64
     started: Array  # (B, M) float64 clock after steps with first tokens
-    ended: Array  # (B, N, 3) float64 steps with last tokens
+    ended: Array  # (B, N, 5) float64 steps with last tokens
     histogram: Array  # (B, H) int64 tokens by inter-token latency
 
 

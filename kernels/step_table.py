@@ -171,7 +171,7 @@ def chunk_seconds(table: StepTable, which: Array, depth: Array, n_tokens: Array)
     low, rise, share, _ = at(table.by_context, which, depth)
     pairs = last - first
     memory = (low + rise * share[:, None])[:, BEHIND] + n_tokens[:, None] * table.token_memory_s[which]
-    return memory + pairs[:, :1] * (jnp.arange(A) == 0), pairs[:, 1:]
+    return memory + pairs[:, :1] * (jnp.arange(A) == 0)[None], pairs[:, 1:]
 
 
 def _up_to(table: StepTable, which: Array, tokens: Array) -> Array:

@@ -43,7 +43,8 @@ def measure(
     n_steps = jnp.minimum(jnp.minimum(straight, leaves), until_full(policy, lane, ahead))
     gap = jnp.where(lane.n_decode < policy.max_sequences, arrival - lane.clock_s, jnp.inf)
     n_steps = jnp.minimum(n_steps, until(gap, first, growth))
-    n_steps = jnp.where(prompts | (lane.paused_s > 0), 1, jnp.maximum(n_steps, 1)).astype(jnp.int32)
+    alone = prompts | forming.preempted | (lane.paused_s > 0)  # the next step may hold others
+    n_steps = jnp.where(alone, 1, jnp.maximum(n_steps, 1)).astype(jnp.int32)
     seconds = n_steps * first + 0.5 * growth * n_steps * (n_steps - 1.0)
     taken = jnp.where(prompts, lane.need_blocks, within(policy, ahead, n_steps))
     still = prompts & ~policy.mixes_prefill
@@ -59,7 +60,7 @@ def measure(
 
 def blocks_ahead(policy: Policy, lane: Lane) -> Array:
     """(B, P) blocks that decode takes in each of the next steps, for one round of phases; the rest is 0."""
-    ahead = jnp.arange(lane.phases.shape[1], dtype=jnp.int32)
+    ahead = jnp.arange(lane.phases.shape[1], dtype=jnp.int32)[None]
     index = (-(lane.step[:, None] + ahead)) % policy.block_tokens[:, None]
     counts = jnp.take_along_axis(lane.phases, index, axis=1)
     return jnp.where(ahead < policy.block_tokens[:, None], counts, 0)
@@ -68,7 +69,7 @@ def blocks_ahead(policy: Policy, lane: Lane) -> Array:
 def within(policy: Policy, ahead: Array, n_steps: Array) -> Array:
     """Blocks that n steps take."""
     rest = (n_steps % policy.block_tokens)[:, None]
-    some = jnp.sum(jnp.where(jnp.arange(ahead.shape[1]) < rest, ahead, 0), axis=1, dtype=jnp.int32)
+    some = jnp.sum(jnp.where(jnp.arange(ahead.shape[1])[None] < rest, ahead, 0), axis=1, dtype=jnp.int32)
     return n_steps // policy.block_tokens * jnp.sum(ahead, axis=1, dtype=jnp.int32) + some
 
 
@@ -78,7 +79,8 @@ def until_full(policy: Policy, lane: Lane, ahead: Array) -> Array:
     each = jnp.sum(ahead, axis=1, dtype=jnp.int32)
     rounds = jnp.minimum(free // jnp.maximum(each, 1), HORIZON)
     left = free - rounds * each
-    lasting = (jnp.cumsum(ahead, axis=1) <= left[:, None]) & (jnp.arange(ahead.shape[1]) < policy.block_tokens[:, None])
+    in_round = jnp.arange(ahead.shape[1])[None] < policy.block_tokens[:, None]
+    lasting = (jnp.cumsum(ahead, axis=1) <= left[:, None]) & in_round
     steps = rounds * policy.block_tokens + jnp.sum(lasting, axis=1, dtype=jnp.int32)
     return jnp.where(each > 0, steps, NEVER)
 
