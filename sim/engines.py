@@ -45,6 +45,9 @@ class EngineRow(Row):
     absorbs_prompts: bool = False
     reserves_context: bool = False
     counts_activations: bool = True
+    slots: bool = False
+    caches_prefix: bool = False
+    null_blocks: int = 0
     offloads: bool = False
     tables_in_host: bool = False
     mixes_prefill: bool
