@@ -84,6 +84,7 @@ def _rules(request: Request, engine: Engine, layout: Layout, load: Workload, n_b
         mixes_prefill=bool(engine.mixes_prefill),
         reserves=reserves,
         prefix_tokens=prefix,
+        admission_steps=int(engine.admission_steps),
         caches_prefix=request.engine.caches_prefix,
     )
 
