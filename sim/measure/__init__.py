@@ -31,4 +31,5 @@ def read(paths: Sequence[Path], defaults: Defaults | None = None) -> Reading:
             reading.measurements.extend(found.measurements)
             reading.unused.extend(found.unused)
             reading.problems.extend(found.problems)
+            reading.notes.extend(found.notes)
     return without_impossible(reading)

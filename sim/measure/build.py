@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 from sim import params, units
 from sim.engines import engines
 from sim.measure import cells, names
 from sim.measure.checkpoints import checkpoint
-from sim.measure.rows import Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable
+from sim.measure.rows import (
+    Defaults,
+    Deployment,
+    Load,
+    Measurement,
+    Missing,
+    Quantity,
+    Raw,
+    Unusable,
+    all_stated,
+)
 from sim.schema import ModelRow
 
+NAMED = {name: name for name in ("model", "engine", "hardware")}  # columns that the command line can stand in for
 PER_MS = 1.0 / units.MILLI  # milliseconds in a second: the scale of a column in ms
 
 
@@ -50,11 +64,29 @@ def deployment(row: ModelRow, machine: str, engine_id: str, weights: str, kv: st
 
 def stated_deployment(model: str, engine: str, defaults: Defaults) -> Deployment:
     """What a serving harness measured: the model that its file names, else all that the command line states."""
-    row, found = checkpoint(_known(model, defaults))
+    (row, found), machine, runs = all_stated(
+        lambda: checkpoint(_known(model, defaults)),
+        lambda: names.stated_machine(defaults.hardware or ""),
+        lambda: names.engine(defaults.engine or engine),
+    )
     weights = names.canonical(row, defaults.weights or found)
-    machine = names.stated_machine(defaults.hardware or "")
-    ran = deployment(row, machine, names.engine(defaults.engine or engine), weights, defaults.kv or "")
-    return split(ran, defaults)
+    return split(deployment(row, machine, runs, weights, defaults.kv or ""), defaults)
+
+
+def stated(defaults: Defaults, name: str) -> Any:
+    """What the command line states under a name; Missing where it does not."""
+    if getattr(defaults, name) is None:
+        raise Missing({f"--{name}": name})
+    return getattr(defaults, name)
+
+
+def cells_or_stated(row: Mapping[str, str], defaults: Defaults, columns: Mapping[str, str]) -> list[Any]:
+    """Of columns by the command line's name, the cells or else what it states; Missing with all that neither does."""
+
+    def told(name: str) -> Any:
+        return cells.text(row, columns[name]) or stated(defaults, name)
+
+    return all_stated(*(partial(told, name) for name in columns))
 
 
 def split(ran: Deployment, defaults: Defaults) -> Deployment:

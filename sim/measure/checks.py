@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable
+from dataclasses import replace
 
 from sim import catalog, formats, params, units
 from sim.errors import sentence, shown
@@ -31,7 +32,7 @@ def without_impossible(reading: Reading) -> Reading:
     dropped: dict[int, tuple[str, str, str]] = {}
     first: dict[tuple, Measurement] = {}
     for index, found in enumerate(reading.measurements):
-        if impossible := _too_fast(found):
+        if impossible := _no_next_token(found) or _too_fast(found):
             dropped[index] = impossible
             continue
         key = _what_ran(found)
@@ -45,20 +46,30 @@ def without_impossible(reading: Reading) -> Reading:
 
 
 def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Reading:
-    """A row is unused once all its figures are dropped; a problem is told once a row."""
+    """A row is unused once all its figures are dropped, else each of them is rejected; a problem is told once a row."""
     kept = [m for index, m in enumerate(reading.measurements) if index not in dropped]
     lines = {(m.file, m.line) for m in kept}
     unused, problems, rejected = list(reading.unused), list(reading.problems), list(reading.rejected)
     told: set[tuple[str, int]] = set()
     for index, (reason, what, hint) in dropped.items():
         m = reading.measurements[index]
-        if (m.file, m.line) in told:
-            continue
-        told.add((m.file, m.line))
-        problems.append(sentence(what, place(m.file, m.line), hint))
-        out = rejected if (m.file, m.line) in lines else unused
-        out.append(Unused(m.file, m.line, m.columns, reason, what))
-    return Reading(kept, unused, rejected, problems)
+        at, found = (m.file, m.line), Unused(m.file, m.line, m.columns, reason, what)
+        if at in lines:
+            rejected.append(found)
+        elif at not in told:
+            unused.append(found)
+        if at not in told:
+            problems.append(sentence(what, place(*at), hint))
+        told.add(at)
+    return replace(reading, measurements=kept, unused=unused, rejected=rejected, problems=problems)
+
+
+def _no_next_token(found: Measurement) -> tuple[str, str, str] | None:
+    if found.quantity not in ("tpot_s", "itl_s") or found.output > 1:
+        return None
+    stated = f"{found.measured_column} {shown(found.in_file_unit(found.value))}"
+    what = f"{stated} of {shown(found.output)} output token: time between tokens begins with the second"
+    return "no inter-token time", what, "check the output length; the time to the first token is TTFT"
 
 
 def _too_fast(found: Measurement) -> tuple[str, str, str] | None:

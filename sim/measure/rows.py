@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -137,13 +138,14 @@ class Unused:
 class Reading:
     """Every row of the files, as measurements or unused; `problems` are sentences about bad input, with file:line.
 
-    `rejected` are figures left out of rows that other figures are used of.
+    `rejected` are figures left out of rows that other figures are used of; `notes` name figures that no reader takes.
     """
 
     measurements: list[Measurement] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
     rejected: list[Unused] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,40 @@ class Unusable(Exception):
     def __init__(self, reason: str, detail: str = ""):
         self.reason, self.detail = reason, detail
         super().__init__(reason)
+
+
+class Missing(Unusable):
+    """A row that lacks what the command line can state: `asked` is what, by its option, as in {"--model": "model"}.
+
+    found: by what is asked, what the file names instead, which is not known.
+    """
+
+    def __init__(self, asked: Mapping[str, str], found: Mapping[str, str] | None = None):
+        self.asked, self.found = dict(asked), dict(found or {})
+        absent = [what for what in dict.fromkeys(asked.values()) if what not in self.found]
+        reasons = [f"unknown {what}" for what in self.found]
+        reasons += [f"{listed(absent)} not stated"] if absent else []
+        remedy = f"state {'it' if len(asked) == 1 else 'them'} with {listed(list(asked))}"
+        super().__init__("; ".join(reasons), ": ".join(filter(None, (", ".join(self.found.values()), remedy))))
+
+
+def all_stated(*parts: Callable[[], Any]) -> list[Any]:
+    """What each part gives; else Missing with everything that is missing, not only the first of it."""
+    given, asked, found = [], {}, {}
+    for part in parts:
+        try:
+            given.append(part())
+        except Missing as missing:
+            asked |= missing.asked
+            found |= missing.found
+    if asked:
+        raise Missing(asked, found)
+    return given
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 class Bad(Unusable):

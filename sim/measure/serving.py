@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.measure import cells, names
-from sim.measure.build import PER_MS, Figure, deployment, measurement
+from sim.measure.build import NAMED, PER_MS, Figure, cells_or_stated, deployment, measurement
 from sim.measure.rows import Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable
 from sim.measure.settings import quantizes_cache, settings
 
@@ -91,13 +91,12 @@ def _check(row: dict[str, str], metric: str, stat: str, notes: str) -> None:
 
 def _ran(raw: Raw, known: dict[str, Any], defaults: Defaults) -> Deployment:
     row = raw.columns
-    stated = cells.text(row, "model", defaults.model or "")
+    stated, engine_name, hardware = cells_or_stated(row, defaults, NAMED)
     model = names.model(names.tables()["model_in_set"].get(stated, stated))
-    engine = names.engine(cells.text(row, "engine", defaults.engine or ""))
+    engine = names.engine(engine_name)
     tp, pp, dp, n_gpus = _parallelism(row, known, defaults)
-    machine = names.machine(cells.text(row, "hardware", defaults.hardware or ""), n_gpus)
+    machine = names.machine(hardware, n_gpus)
     precision = cells.text(row, "weight_precision", defaults.weights or "")
-    hardware = cells.text(row, "hardware")
     quantized = engine == "trtllm" and precision in QUANTIZED_CACHE
     quantized |= known.get("inferencemax", False) and quantizes_cache(engine, hardware, precision, exact=False)
     kv = cells.text(row, "kv_precision", defaults.kv or ("8" if quantized else ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sim.measure import cells, names
-from sim.measure.build import PER_MS, Figure, deployment, measurement
+from sim.measure.build import NAMED, PER_MS, Figure, cells_or_stated, deployment, measurement
 from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Raw, Unusable
 from sim.measure.settings import REQUESTS_PER_USER, quantizes_cache, settings
 
@@ -44,9 +44,8 @@ def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
 
 def _ran(raw: Raw, defaults: Defaults) -> Deployment:
     row = raw.columns
-    model = names.model(cells.text(row, "model", defaults.model or ""))
-    engine = names.engine(cells.text(row, "engine", defaults.engine or ""))
-    hardware = cells.text(row, "hardware", defaults.hardware or "")
+    model_name, engine_name, hardware = cells_or_stated(row, defaults, NAMED)
+    model, engine = names.model(model_name), names.engine(engine_name)
     dp = _count(row, "attention_dp", defaults.dp or 1)
     n_gpus = _count(row, "n_gpus", _count(row, "tp", 1) * dp)
     tp = _count(row, "tp", max(n_gpus // dp, 1))

@@ -74,8 +74,16 @@ def _read_json(text: str, where: str, defaults: Defaults, reading: Reading) -> N
     if not entries and not broken:
         reading.problems.append(sentence("holds no result", place(where, 1), f"expected {FORMATS}"))
     for at, entry in entries:
-        raw = Raw(where, at, cells_of(entry), entry)
-        _take(raw, _entry_reader(entry), defaults, reading)
+        _take(Raw(where, at, cells_of(entry), entry), _entry_reader(entry), defaults, reading)
+    _note_not_read([entry for _, entry in entries], where, reading)
+
+
+def _note_not_read(entries: Sequence[dict[str, Any]], where: str, reading: Reading) -> None:
+    """One note of a file on the figures of its results that no measurement is made of."""
+    reports_of = [e for e in entries if _entry_reader(e) in (reports.read_guidellm, reports.read_aiperf)]
+    named = dict.fromkeys(name for entry in reports_of for name in reports.not_read(entry))
+    if named and reading.measurements:
+        reading.notes.append(f"{clipped(where)}: not read: {', '.join(map(clipped, named))}")
 
 
 def _benchmarks(at: int, entry: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:

@@ -131,6 +131,7 @@ def calibrate(
         shift=shifts_over(base, work.parameters, *settled(work.parameters, work.fit)),
     )
     found = tuple(pins(work.parameters, work.fit))
+    notes = (*notes, *reading.notes, *_partly(reading))
     return Calibration(new, errors, found, unused, tuple(reading.problems), notes, work)
 
 
@@ -174,6 +175,15 @@ def _fitted(reading: Reading) -> tuple[list[Measurement], list[Unused]]:
     idle = {(m.file, m.line): m for m in reading.measurements if (m.file, m.line) not in lines}
     why = "judged only, not fitted"
     return rows, [Unused(m.file, m.line, m.columns, why, m.quantity) for m in idle.values()]
+
+
+def _partly(reading: Reading) -> list[str]:
+    """A note on the figures that take no part though others of their rows do."""
+    fitted = {(m.file, m.line) for m in reading.measurements if m.quantity in FITTED}
+    judged = [m for m in reading.measurements if m.quantity not in FITTED and (m.file, m.line) in fitted]
+    why = Counter([*(f"{m.measured_column}: judged only" for m in judged), *(u.reason for u in reading.rejected)])
+    counted = ", ".join(f"{reason} ({n:,})" for reason, n in why.most_common())
+    return [f"figures of fitted rows that took no part: {counted}"] if why else []
 
 
 def _worked(table: Table, base: Profile, n_folds: int, progress: Progress) -> tuple[Work, tuple[str, ...]]:

@@ -83,7 +83,7 @@ def validate(
     rows.sort(key=lambda pair: (order[pair[0]["file"]], pair[0]["line"]))
     error = np.abs(np.log(forecast) - np.log([row.value for row in table.rows]))
     scores = error_tables(table.rows, forecast, None if factor is None else error <= np.log(factor), tables)
-    notes = _provenance(rows, calibrated, level, factor)
+    notes = (*_used_of(rows), *reading.notes, *_provenance(calibrated, level, factor))
     details = {
         "scores": replace(scores, provenance=notes),
         "problems": reading.problems,
@@ -192,14 +192,17 @@ def _column(values: list[Any]) -> np.ndarray:
     return np.asarray(values, object if None in values else None)
 
 
-def _provenance(
-    rows: Sequence[tuple[Row, Any]], calibrated: profiles.Profile | None, level: float | None, factor: Any
-) -> tuple[str, ...]:
+def _used_of(rows: Sequence[tuple[Row, Any]]) -> list[str]:
+    """A note on each file."""
     notes = []
     for file in dict.fromkeys(row["file"] for row, _ in rows):
         used = [row["used"] for row, _ in rows if row["file"] == file]
         notes.append(f"{file}: {sum(used):,} figures used, {len(used) - sum(used):,} rows or figures not")
-    notes.append(profiles.provenance(calibrated))
+    return notes
+
+
+def _provenance(calibrated: profiles.Profile | None, level: float | None, factor: Any) -> tuple[str, ...]:
+    notes = [profiles.provenance(calibrated)]
     if factor is not None:
         notes.append(f"interval: {100 * (level or 0):g} %, from the profile's errors on held-out measurements")
     elif level is not None:
