@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sim.results import Result
+    from sim.verbs.validate import Progress
 
 _DEGREES = ("tp", "pp", "ep", "dp", "replicas", "concurrency", "prompt", "output")
 _KEYWORDS = {
@@ -62,11 +63,10 @@ def execute(args: argparse.Namespace) -> int:
     check_pictures(args.plot)
     if args.rows is not None:
         check_writable(args.rows)
-    import sim
     from sim.report.progress import progress_bar
 
     with progress_bar() as progress:
-        result = sim.validate(args.files or None, progress=progress, **call_arguments(args, _KEYWORDS))
+        result = _validated(args, progress)
     scores, problems = result.details["scores"], result.details["problems"]
     more = {} if args.format != "json" else {
         "unused": result.details["unused"], "problems": problems, "figures": document(result)["rows"],
@@ -75,6 +75,18 @@ def execute(args: argparse.Namespace) -> int:
     _write(args, result)
     print_problems(problems)
     return 1 if problems else 0
+
+
+def _validated(args: argparse.Namespace, progress: Progress) -> Result:
+    """The forecasts; where no row can be used, the file of rows says why before the error does."""
+    import sim
+    from sim.verbs.validate import NothingUsed
+
+    try:
+        return sim.validate(args.files or None, progress=progress, **call_arguments(args, _KEYWORDS))
+    except NothingUsed as nothing:
+        _write_rows(args, nothing.result)
+        raise
 
 
 def _view(args: argparse.Namespace, result: Result) -> RenderableType:
@@ -87,13 +99,18 @@ def _view(args: argparse.Namespace, result: Result) -> RenderableType:
     return Group(view, unused_view(int(result["used"].sum()), result.details["unused"], result.rows()))
 
 
-def _write(args: argparse.Namespace, result: Result) -> None:
+def _write_rows(args: argparse.Namespace, result: Result) -> None:
     if args.rows is not None:
         from sim.report.rows import rows_csv
 
         write_whole(args.rows, rows_csv(result))
+        print_notes([f"wrote {args.rows}"])
+
+
+def _write(args: argparse.Namespace, result: Result) -> None:
+    _write_rows(args, result)
     if args.plot is not None:
         from sim.report.parity import parity_plot
 
         parity_plot(result, args.plot, "Predicted against measured")
-    print_notes([f"wrote {path}" for path in (args.rows, args.plot) if path is not None])
+        print_notes([f"wrote {args.plot}"])

@@ -68,7 +68,7 @@ def _no_next_token(found: Measurement) -> tuple[str, str, str] | None:
     if found.quantity not in ("tpot_s", "itl_s") or found.output > 1:
         return None
     stated = f"{found.measured_column} {shown(found.in_file_unit(found.value))}"
-    what = f"{stated} of {shown(found.output)} output token: time between tokens begins with the second"
+    what = f"{stated} of {shown(found.output)} output token: there is no time between tokens"
     return "no inter-token time", what, "check the output length; the time to the first token is TTFT"
 
 

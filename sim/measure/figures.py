@@ -11,7 +11,7 @@ from sim.measure.build import NAMED, PER_MS, Figure, cells_or_stated, deployment
 from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable, all_stated
 
 REQUIRED = ("model", "hardware", "engine", "quantity", "value")
-MARKS = ("quantity",)
+MARKS = ("quantity", "value")
 QUANTITIES: dict[str, tuple[Quantity, float]] = {
     "tpot_ms": ("tpot_s", PER_MS),
     "ttft_ms": ("ttft_s", PER_MS),
@@ -27,6 +27,9 @@ STATS = ("mean", "median", "unspecified")
 COUNTS = ("max_num_batched_tokens", "max_num_seqs", "kv_blocks", "admission_steps")
 AMOUNTS = ("gpu_memory_utilization", "length_spread", "mixed_chunk")
 DEGREES = ("tp", "pp", "ep", "dp", "replicas")
+LENGTHS = ("prompt_tokens", "output_tokens", "context_depth")
+OPTIONAL = ("n_devices", "weights", "kv", "concurrency", "n_requests", "stat", "tier", *DEGREES, *LENGTHS, *COUNTS,
+            *AMOUNTS)  # fmt: skip
 
 
 def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +16,7 @@ Quantity = Literal[
 
 
 LONGEST_PATH = 400
+LONGEST_REASON = 120  # holds the options of all that can be missing
 
 
 def place(file: str, line: int) -> str:
@@ -134,9 +136,15 @@ class Unused:
     detail: str
 
 
+def commonest(rows: Sequence[Unused]) -> str:
+    """The three commonest reasons why rows are not used, with how many have each."""
+    why = Counter(": ".join(filter(None, (row.reason, clipped(row.detail, most=LONGEST_REASON)))) for row in rows)
+    return ", ".join(f"{reason} ({n})" for reason, n in why.most_common(3))
+
+
 @dataclass(frozen=True)
 class Reading:
-    """Every row of the files, as measurements or unused; `problems` are sentences about bad input, with file:line.
+    """Every row of `files`, as measurements or unused; `problems` are sentences about bad input, with file:line.
 
     `rejected` are figures left out of rows that other figures are used of; `notes` name figures that no reader takes.
     """
@@ -146,6 +154,7 @@ class Reading:
     rejected: list[Unused] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

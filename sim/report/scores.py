@@ -11,6 +11,7 @@ from rich.text import Text
 
 from sim.breakdown import ALL
 from sim.errors import clipped
+from sim.measure.rows import LONGEST_REASON
 from sim.report.table import Column, grid
 from sim.results import Result
 
@@ -50,7 +51,10 @@ def unused_view(n_used: int, unused: Mapping[str, int], rows: list[dict[str, Any
         if not row["used"] and row["detail"]:
             details.setdefault(row["reason"], Counter())[row["detail"]] += 1
     for reason, n in unused.items():
-        common = [clipped(detail) for detail, _ in details.get(reason, Counter()).most_common(MOST_DETAILS)]
+        common = [
+            clipped(detail, most=LONGEST_REASON)
+            for detail, _ in details.get(reason, Counter()).most_common(MOST_DETAILS)
+        ]
         told.append(f"- {n:,} {reason}" + (f": {'; '.join(common)}" if common else ""))
     return Group(Text(""), *map(Text, told))
 

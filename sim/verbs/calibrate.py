@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -31,13 +30,16 @@ from sim.calibration.written import (
     shifts_over,
 )  # fmt: skip
 from sim.errors import RoofcastError, clipped, did_you_mean, expect_text, sentence, shown
+from sim.files import Paths, input_files
 from sim.measure import Defaults, Measurement, Reading, Unused, read
+from sim.measure.rows import commonest
 from sim.numbers import check_scalars
 from sim.profiles.rows import Data, HeldOutError, Profile
+from sim.request import named
 from sim.scores import Score, score
+from sim.verbs.stated import NAMES, check_progress, look_ups
 
 FITTED = ("tpot_s", "ttft_s", "decode_step_s", "prefill_s", "output_tokens_per_s")
-NAMES = ("model", "hardware", "engine", "weights", "kv")
 LEVEL = 0.8  # of the coverage
 FIT_STEPS = ADAM_STEPS + LBFGS_STEPS
 Progress = Callable[[str, int, int, float], None]  # what is fitted, steps done, steps in all, loss
@@ -82,7 +84,7 @@ class Calibration:
 
 
 def calibrate(
-    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    paths: Paths,
     *,
     profile: profiles.Source = None,
     name: str | None = None,
@@ -102,20 +104,23 @@ def calibrate(
 
     Raises RoofcastError where no row can be used, or a file is in the profile already.
     """
-    files = list(dict.fromkeys(Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)))
-    _check(files, folds, defaults)
-    today = created or datetime.date.today().isoformat()
+    files = input_files(paths)
+    _check(folds, defaults)
+    check_progress(tell := progress or (lambda *_: None))
+    today = expect_text(created or datetime.date.today().isoformat(), "a date")
     called = clipped(expect_text(name or f"calibrated-{today}", "a profile"), most=100)
-    base = profiles.named(profile) or FROM_SCRATCH
+    found_profile, *_ = named(lambda: profiles.named(profile), *look_ups(defaults))
+    base = found_profile or FROM_SCRATCH
     hashes = _hashes(files, base)
     reading = read(files, Defaults(**defaults))
     rows, idle = _fitted(reading)
     if not rows:
-        nothing = sentence("no row can be used", ", ".join(clipped(str(file)) for file in files))
+        why = commonest([*reading.unused, *idle])
+        nothing = sentence("no row can be used", ", ".join(clipped(str(file)) for file in files), why)
         raise RoofcastError(*reading.problems[:10], nothing)
     table, lost = tabulate(rows, "none")
     unused = (*reading.unused, *idle, *lost)
-    work, notes = _worked(table, base, folds, progress or (lambda *_: None))
+    work, notes = _worked(table, base, folds, tell)
     fold_notes = notes[-1] if work.held else ""
     errors = _errors(work)
     new = Profile(
@@ -135,10 +140,8 @@ def calibrate(
     return Calibration(new, errors, found, unused, tuple(reading.problems), notes, work)
 
 
-def _check(files: Sequence[Path], folds: int, defaults: dict[str, Any]) -> None:
+def _check(folds: int, defaults: dict[str, Any]) -> None:
     problems = []
-    if not files:
-        problems.append(sentence("name at least one file of measurements", "calibrate"))
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= 1000:
         problems.append(sentence(f"expected a whole number from 2 to 1000, found {shown(folds)}", "folds"))
     known = [field.name for field in fields(Defaults)]
