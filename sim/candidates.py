@@ -63,6 +63,7 @@ class Candidates:
     engines: list[Engine] = field(default_factory=list)
     rows: list[ModelRow] = field(default_factory=list)
     hardware: list[str] = field(default_factory=list)
+    machines: list[str] = field(default_factory=list)  # what `hardware` counts
     engine_ids: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
     indices: list[tuple[int, int, int]] = field(default_factory=list)
@@ -216,6 +217,7 @@ def _add_layouts(
         count = layout.n_devices
         found.rows.append(row)
         found.hardware.append(name if on_hand else f"{count}x {name}" if count > 1 else name)
+        found.machines.append(name)
         found.engine_ids.append(run.id)
         found.weights.append(weights)
         found.indices.append(at)

@@ -48,6 +48,11 @@ def as_level(level: Any) -> float:
     return float(array)
 
 
+def note(level: float) -> str:
+    """What the intervals of a result are, as its provenance says it."""
+    return f"interval: {100 * level:g} %, from the profile's errors on held-out measurements"
+
+
 def end(column: str, which: str) -> str:
     """Name of a column's `low` or `high` end, its unit last: tpot_low_s, output_high_tokens_per_s."""
     unit = BOUNDED[column][1]

@@ -9,7 +9,7 @@ import numpy as np
 from kernels.types import OPERATIONS
 from sim import errors, profiles, units
 from sim.engines import efficiency
-from sim.intervals import BOUNDED, bounds, check_level, end
+from sim.intervals import BOUNDED, bounds, check_level, end, note
 from sim.point import Answer, evaluate
 from sim.request import Request, build
 from sim.results import Result
@@ -92,7 +92,7 @@ def _answered(request: Request, level: float | None) -> Result:
     if level is not None:
         columns |= bounds(request, columns, level, lambda answer: _speed(request, answer))
         of |= {end(name, which): UNITS[name] for name in BOUNDED for which in ("low", "high")}
-        notes += (f"interval: {100 * level:g} %, from the profile's errors on held-out measurements",)
+        notes += (note(level),)
         details["interval"] = level
     if columns["fits"].any():
         details["operations"] = operations_result(request, found, int(np.argmax(columns["fits"])))

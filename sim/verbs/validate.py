@@ -16,7 +16,7 @@ from sim.calibration.predict import log_variance, predict
 from sim.calibration.table import NoForecast, Table, tabulate
 from sim.errors import RoofcastError, sentence
 from sim.files import Paths, input_files
-from sim.intervals import as_level
+from sim.intervals import as_level, note
 from sim.measure import Defaults, Measurement, Reading, Unused
 from sim.measure.rows import commonest
 from sim.numbers import check_scalars
@@ -190,8 +190,8 @@ def _used_of(rows: Sequence[tuple[Row, Any]]) -> list[str]:
 
 def _provenance(calibrated: profiles.Profile | None, level: float | None, factor: Any) -> tuple[str, ...]:
     notes = [profiles.provenance(calibrated)]
-    if factor is not None:
-        notes.append(f"interval: {100 * (level or 0):g} %, from the profile's errors on held-out measurements")
+    if factor is not None and level is not None:
+        notes.append(note(level))
     elif level is not None:
         notes.append("interval: none, since there is no profile with intervals: low, high and coverage are absent")
     return tuple(notes)
