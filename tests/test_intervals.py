@@ -136,6 +136,7 @@ def test_where_nothing_fits_it_is_absent() -> None:
         (0, "interval: expected a level between 0 and 1, as in 0.8, found 0"),
         (1, "found 1"),
         (80, "found 80; hint: take 0.8"),
+        (2, "found 2; hint: take a fraction between 0 and 1, such as 0.8"),
         (-0.5, "found -0.5"),
         (math.nan, "found nan"),
         (math.inf, "found inf"),
@@ -255,3 +256,20 @@ def test_recommend_ranks_by_the_profile() -> None:
                             ep=row["ep"], replicas=row["replicas"], concurrency=4, prompt=1024, output=256,
                             profile=TINY)  # fmt: skip
         assert float(same["tpot_s"]) == pytest.approx(tpot_s, rel=1e-5)
+
+
+def test_recommend_has_the_ends_that_estimate_has(run: Callable) -> None:
+    asked = {"users": 4, "hardware": ["2x h100-sxm"], "models": [CALL[0]], "engines": ["vllm"], "profile": TINY}
+    found = sim.recommend(**asked, interval=0.8)
+    plain = sim.recommend(**asked)
+    assert set(found) - set(plain) == {f"{name}_{side}_{unit}" for side in ("low", "high") for name, unit in (
+        ("ttft", "s"), ("tpot", "s"), ("user", "tokens_per_s"), ("output", "tokens_per_s"))}  # fmt: skip
+    assert found["model"].tolist() == plain["model"].tolist() and "interval" not in plain.details
+    assert any(note.startswith("interval: 80 %") for note in found.provenance)
+    for row in found.rows():
+        same = {name: row[name] for name in ("engine", "weights", "kv", "tp", "pp", "ep", "replicas")}
+        one = sim.estimate(
+            row["model"], "2x h100-sxm", concurrency=4, prompt=1024, output=256, profile=TINY, interval=0.8, **same
+        )
+        for name in ("tpot_s", "tpot_low_s", "tpot_high_s", "output_low_tokens_per_s", "ttft_high_s"):
+            assert row[name] == pytest.approx(float(one[name]), rel=1e-5)

@@ -85,6 +85,30 @@ def test_missing_and_repeated_columns(read_text) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("model,hardware,engine,prompt_tokens,output_tokens,concurrency,tpot_ms",
+         ("columns quantity, value are missing", "the columns model, hardware, engine, quantity, value: add")),
+        ("model,hardware,engine,value", ("column quantity is missing",)),
+        ("model,quantity,value", ("columns hardware, engine are", "or state --hardware and --engine")),
+        ("model,hardware,engine,isl,osl,ttft_ms", ("column concurrency is", "model, hardware, engine, isl, osl, ")),
+        ("model,hardware,engine,isl,osl,concurrency,value", ("column metric is missing",)),
+        ("model,hardware,engine,quant,context_depth,tokens_per_s", ("column phase is missing",)),
+    ],
+)  # fmt: skip
+def test_missing_columns_are_those_of_the_nearest_format(read_text, header: str, words: tuple[str, ...]) -> None:
+    told(read_text(f"{header}\n{'1,' * header.count(',')}1\n"), 1, *words)
+
+
+@pytest.mark.parametrize("quantity, used", [("tpot_ms", 0), ("itl_ms", 0), ("ttft_ms", 1), ("e2e_s", 1)])
+def test_one_output_token_has_no_time_between_tokens(read_text, quantity: str, used: int) -> None:
+    header = "model,hardware,engine,quantity,value,prompt_tokens,output_tokens"
+    found = read_text(f"{header}\nllama-3.1-8b,h100-sxm,vllm,{quantity},90,64,1\n")
+    assert len(found.measurements) == used
+    assert [u.reason for u in found.unused] == ["no inter-token time"] * (1 - used)
+
+
+@pytest.mark.parametrize(
     ("cell", "reason", "words"),
     [
         ("fast", "not a number", "tokens_per_s is 'fast'"),

@@ -17,6 +17,7 @@ from sim.results import Result
 from tests.test_validate import ROWS, SAMPLES, TINY, table_of
 
 Run = Callable[..., tuple[int, str, str]]
+OWN = "model,hardware,engine,quantity,value,prompt_tokens,output_tokens,weights"
 ADDED = ["measured_column", "measured", "predicted", "error_frac", "low", "high", "used", "reason", "detail"]
 
 
@@ -97,9 +98,13 @@ def test_bad_rows_are_named_and_the_rest_is_used(run: Run, tmp_path: Path) -> No
 def test_a_rejected_figure_of_a_used_row_has_a_line_of_its_own(run: Run, tmp_path: Path) -> None:
     sample, out = Path(__file__).parent / "samples" / "genai-perf.json", tmp_path / "rows.csv"
     asked = ("--hardware", "2x-h100", "--engine", "trtllm", "--profile", "none")
-    assert run("validate", str(sample), *asked, "--rows", str(out))[0] == 1
-    reasons = [row["reason"] for row in csv.DictReader(out.read_text(encoding="utf-8").splitlines())]
-    assert reasons == ["", "faster than memory allows"]
+    code, _, err = run("validate", str(sample), *asked, "--rows", str(out))
+    assert code == 1 and f"note: {sample}: not read: request_throughput (requests/sec)\n" in err
+    written = read(out)
+    assert [row["reason"] for row in written] == ["", *["faster than memory allows"] * 3]
+    named = {row["detail"].split(".")[0] for row in written[1:]}
+    assert named == {"inter_token_latency", "request_latency", "output_token_throughput"}
+    assert written[0]["measured_column"] == "time_to_first_token.avg"
 
 
 def test_many_mistakes_of_a_kind_are_counted(run: Run, tmp_path: Path) -> None:
@@ -118,14 +123,22 @@ def test_many_mistakes_of_a_kind_are_counted(run: Run, tmp_path: Path) -> None:
         ("a,b\n1,2\n", "the format is not known"),
         ("model,hardware,engine,quantity\nx,y,z,tpot_ms\n", "value"),
         ("model,hardware,engine,quantity,value\n", "holds no row below its header"),
-        ("model,hardware,engine,quantity,value\nx,y,z,tpot_ms,3\n", "no row can be used; hint: unknown model x (1)"),
+        ("model,hardware,engine,quantity,value\nx,y,z,tpot_ms,3\n", "no row can be used; hint: unknown model: x (1)"),
+        (
+            f"{OWN}\nllama-3.3-70b,rtx-4090,vllm,ttft_ms,9000,64,8,bf16\n",
+            "hint: does not fit: the weights do not fit (1)",
+        ),
+        (f"{OWN}\nllama-3.1-8b,h100,vllm,tpot_ms,9,64,1,fp8\n", "9 of 1 output token: there is no time between tokens"),
     ],
 )
 def test_files_without_a_usable_row(run: Run, tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "x.csv").write_text(text)
     code, out, err = run("validate", str(tmp_path / "x.csv"), "--rows", str(tmp_path / "out.csv"))
     assert (code, out) == (2, "") and said in err
-    assert not (tmp_path / "out.csv").exists()
+    assert "note: wrote" in err and len(err.splitlines()) < 5
+    written, lines = read(tmp_path / "out.csv"), text.splitlines()[1:] if "format is not" not in said else []
+    assert [row["used"] for row in written] == ["false"] * len(lines)
+    assert all(row["reason"] and row["detail"] for row in written)
 
 
 def test_a_missing_file_leaves_the_others(run: Run, rows: str) -> None:
@@ -139,6 +152,8 @@ def test_what_cannot_be_written_is_refused_before_anything_is_computed(
     monkeypatch.setattr(sim, "validate", None, raising=False)
     for option, path, said in (("--rows", tmp_path, "is a directory"),
                                ("--rows", tmp_path / "no" / "x.csv", "no folder"),
+                               ("--rows", "/proc/x", "/proc/x: cannot be written"),
+                               ("--plot", "/proc/x.png", "/proc/x.png: cannot be written"),
                                ("--plot", tmp_path / "x.gif", "expected a .png or .svg file")):  # fmt: skip
         code, out, err = run("validate", rows, option, str(path))
         assert (code, out) == (2, "") and said in err

@@ -109,19 +109,16 @@ def calibrate(
     check_progress(tell := progress or (lambda *_: None))
     today = expect_text(created or datetime.date.today().isoformat(), "a date")
     called = clipped(expect_text(name or f"calibrated-{today}", "a profile"), most=100)
-    found_profile, *_ = named(lambda: profiles.named(profile), *look_ups(defaults))
-    base = found_profile or FROM_SCRATCH
+    base = named(lambda: profiles.named(profile), *look_ups(defaults))[0] or FROM_SCRATCH
     hashes = _hashes(files, base)
     reading = read(files, Defaults(**defaults))
     rows, idle = _fitted(reading)
     if not rows:
-        why = commonest([*reading.unused, *idle])
-        nothing = sentence("no row can be used", ", ".join(clipped(str(file)) for file in files), why)
-        raise RoofcastError(*reading.problems[:10], nothing)
+        where, why = ", ".join(clipped(str(file)) for file in files), commonest([*reading.unused, *idle])
+        raise RoofcastError(*reading.problems[:10], sentence("no row can be used", where, why))
     table, lost = tabulate(rows, "none")
     unused = (*reading.unused, *idle, *lost)
     work, notes = _worked(table, base, folds, tell)
-    fold_notes = notes[-1] if work.held else ""
     errors = _errors(work)
     new = Profile(
         name=called,
@@ -129,15 +126,14 @@ def calibrate(
         roofcast=sim.__version__,
         base="" if base is FROM_SCRATCH else base.name,
         data=(*base.data, *_data(hashes, reading, unused, table)),
-        error=tuple(_as_row(of, fold_notes) for of in errors),
+        error=tuple(_as_row(of, notes[-1] if work.held else "") for of in errors),
         prior_sd=base.prior_sd,
         interval=_intervals(base, work),
         evidence=evidence_over(base, table),
         shift=shifts_over(base, work.parameters, *settled(work.parameters, work.fit)),
     )
-    found = tuple(pins(work.parameters, work.fit))
-    notes = (*notes, *reading.notes, *_partly(reading))
-    return Calibration(new, errors, found, unused, tuple(reading.problems), notes, work)
+    found, told = tuple(pins(work.parameters, work.fit)), (*notes, *reading.notes, *_partly(reading))
+    return Calibration(new, errors, found, unused, tuple(reading.problems), told, work)
 
 
 def _check(folds: int, defaults: dict[str, Any]) -> None:

@@ -74,12 +74,8 @@ def recommend(
     order = best_first(found, scores, accepted, keep)[:top]
     rejected = Counter(found.refused) + Counter(reasons[reasons != ""].tolist())
     details = {"rejected": dict(rejected.most_common()), "considered": len(reasons) + sum(found.refused.values())}
-    table = columns(found, scores, order)
-    if level is None:
-        return Result(table, dict(UNITS), notes(found, limits), details)
-    ends = {end(name, which): UNITS[name] for name in BOUNDED for which in ("low", "high")}
-    table |= intervals(found, table, order, limits, level, tuple(ends))
-    return Result(table, UNITS | ends, (*notes(found, limits), note(level)), details | {"interval": level})
+    result = Result(columns(found, scores, order), dict(UNITS), notes(found, limits), details)
+    return result if level is None else with_intervals(result, found, order, level)
 
 
 def check(given: dict[str, Any]) -> None:
@@ -160,20 +156,22 @@ def columns(found: Candidates, scores: Score, order: list[int]) -> dict[str, np.
     }
 
 
-def intervals(
-    found: Candidates, table: dict[str, np.ndarray], order: list[int], limits: Limits, level: float, ends: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """The columns `ends` of the chosen configurations, each as `sim.estimate` has them."""
-    results = [
+def with_intervals(result: Result, found: Candidates, order: list[int], level: float) -> Result:
+    """The result with the low and high ends of BOUNDED, which are those of `sim.estimate` for each configuration."""
+    limits, n_gpus = found.workload, result["n_gpus"]
+    ends = {end(name, which): UNITS[name] for name in BOUNDED for which in ("low", "high")}
+    each = [
         estimate(
             found.rows[i].id, found.machines[i], engine=found.engine_ids[i], weights=found.weights[i], kv=found.kv,
-            gpus=table["n_gpus"][n], **{name: table[name][n] for name in ("tp", "pp", "ep", "replicas")},
+            gpus=n_gpus[n], **{name: result[name][n] for name in ("tp", "pp", "ep", "replicas")},
             concurrency=limits.users, prompt=limits.prompt, output=limits.output, context=limits.context,
             profile=found.profile, interval=level,
         )
         for n, i in enumerate(order)
     ]  # fmt: skip
-    return {name: np.asarray([float(result[name]) for result in results]) for name in ends}
+    more = {name: np.asarray([float(one[name]) for one in each]) for name in ends}
+    told = (*result.provenance, note(level))
+    return Result(result.columns | more, result.units | ends, told, result.details | {"interval": level})
 
 
 def _texts(values) -> np.ndarray:
