@@ -75,7 +75,7 @@ def recommend(
     rejected = Counter(found.refused) + Counter(reasons[reasons != ""].tolist())
     details = {"rejected": dict(rejected.most_common()), "considered": len(reasons) + sum(found.refused.values())}
     result = Result(columns(found, scores, order), dict(UNITS), notes(found, limits), details)
-    return result if level is None else with_intervals(result, found, order, level)
+    return result if level is None else with_intervals(result, found, order, limits, level)
 
 
 def check(given: dict[str, Any]) -> None:
@@ -156,9 +156,9 @@ def columns(found: Candidates, scores: Score, order: list[int]) -> dict[str, np.
     }
 
 
-def with_intervals(result: Result, found: Candidates, order: list[int], level: float) -> Result:
+def with_intervals(result: Result, found: Candidates, order: list[int], limits: Limits, level: float) -> Result:
     """The result with the low and high ends of BOUNDED, which are those of `sim.estimate` for each configuration."""
-    limits, n_gpus = found.workload, result["n_gpus"]
+    n_gpus = result["n_gpus"]
     ends = {end(name, which): UNITS[name] for name in BOUNDED for which in ("low", "high")}
     each = [
         estimate(
