@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -72,7 +71,8 @@ def _told(
     """Names a row that is used and contradicts this one, else the one that contradicts it most."""
 
     def ratio(other: int) -> float:
-        return math.exp(abs(math.log(rows[index].value / rows[other].value)))
+        values = rows[index].value, rows[other].value
+        return max(values) / min(values)
 
     used = [i for i in (*kept[:1], *kept[-1:]) if ratio(i) >= CONTRADICTION * (1 - ROUNDING)]
     own, other = rows[index], rows[max(used or (order[0], order[-1]), key=ratio)]
