@@ -146,7 +146,27 @@ def test_duplicate_and_contradictory_rows(read_text) -> None:
     assert [m.line for m in found.measurements] == [2, 4]
     assert [(u.line, u.reason) for u in found.unused] == [(3, "duplicate"), (5, "contradictory")]
     assert "x:3: the same configuration, load and tokens_per_s as in line 2; hint: remove one" in found.problems[0]
-    assert "x:5: tokens_per_s 30 contradicts the 90 of line 2, of the same configuration and load" in found.problems[1]
+    assert "x:5: tokens_per_s 30 contradicts the 95 of line 4, of the same configuration and load" in found.problems[1]
+    assert "hint: check both; line 4 is used" in found.problems[1]
+
+
+@pytest.mark.parametrize(
+    ("rates", "used"),
+    [
+        ([90, 45], []),  # exactly twice as fast
+        ([90, 45.1], [2, 3]),
+        ([45, 90, 45], [2]),  # the third row repeats the first, which makes two against one
+        ([90, 92, 44, 45], []),  # two against two
+        ([90, 92, 44, 45, 91], [2, 3, 6]),
+        ([30, 60, 95], [3, 4]),
+        ([20, 60, 150], []),
+    ],
+)
+def test_of_rows_of_one_load_the_outlier_is_left_out(read_text, rates: list[float], used: list[int]) -> None:
+    found = read_text("\n".join([HEADER, *(ROW.format(rate) for rate in rates)]))
+    assert [m.line for m in found.measurements] == used
+    assert len(found.problems) == len(found.unused) == len(rates) - len(used)
+    assert used or all("neither is used" in problem for problem in found.problems)
 
 
 def test_a_larger_batch_that_steps_faster_is_left_out(read_text) -> None:
@@ -159,10 +179,28 @@ def test_a_larger_batch_that_steps_faster_is_left_out(read_text) -> None:
     assert "x:6: tpot_ms 5 at concurrency 512 contradicts the" in found.problems[0]
 
 
-def test_of_two_rows_out_of_order_both_are_left_out(read_text) -> None:
-    header = "model,hardware,engine,isl,osl,concurrency,tpot_ms"
-    found = read_text("\n".join([header, *(f"Llama-3.1-8B,H100,vLLM,512,128,{c},{ms}" for c, ms in ((4, 30), (8, 9)))]))
-    assert [u.line for u in found.unused] == [2, 3]
+SERVED = "model,hardware,engine,engine_version,isl,osl,concurrency,tpot_ms"
+
+
+@pytest.mark.parametrize(
+    ("rows", "left_out"),
+    [
+        ([(4, 30), (8, 9)], [2, 3]),  # none can say which
+        ([(8, 8.0), (8, 8.0), (8, 16.0), (8, 8.1), (32, 10.5)], [3, 4]),  # line 3 is line 2 again
+        ([(8, 15.9), (32, 10.5), (8, 8.0)], [2]),
+        ([(8, 16.0), (32, 10.5), (8, 15.7)], [3]),  # the other at 8 says that the 16.0 is right
+        ([(8, 16.0), (32, 10.5), (32, 10.6), (8, 10.0)], [2]),
+    ],
+)
+def test_rows_out_of_order_are_told_apart_by_others_of_their_load(read_text, rows: list, left_out: list[int]) -> None:
+    found = read_text("\n".join([SERVED, *(f"Llama-3.1-8B,H100,vLLM,1,512,128,{c},{ms}" for c, ms in rows)]))
+    assert [u.line for u in found.unused] == left_out
+
+
+def test_versions_of_an_engine_tell_rows_out_of_order_apart_too(read_text) -> None:
+    runs = [("0.1", 8, 16.5), ("0.2", 8, 8.0), ("0.3", 8, 8.1), ("0.1", 32, 10.5)]
+    found = read_text("\n".join([SERVED, *(f"Llama-3.1-8B,H100,vLLM,{v},512,128,{c},{ms}" for v, c, ms in runs)]))
+    assert [u.line for u in found.unused] == [2]
 
 
 def test_the_same_file_twice_is_told_with_both_names(tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def figures(found: Calibration, progress: Progress) -> dict[str, Any]:
     alone = left_out_by(work, progress)
     rows = work.table.rows
     body = {
-        "files": [data.model_dump(exclude={"sha256"}) for data in found.profile.data],
+        "files": [data.model_dump(exclude={"fingerprints"}) for data in found.profile.data],
         "columns": LINE,
-        "split": {"how": found.notes[-1], "seed": SEED, "level": LEVEL},
+        "split": {"how": found.profile.error[0].split, "seed": SEED, "level": LEVEL},
         "heads": head_figures(judged, np.ones(len(rows), bool)),
         "told_fold": {"fold": TOLD_FOLD, "heads": head_figures(judged, work.held.fold == TOLD_FOLD)},
         "left_out": {by: _left_out(rows, labels, errors) for by, (labels, errors) in alone.items()},

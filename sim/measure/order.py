@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from statistics import median
 
 from sim.errors import shown
 from sim.measure.rows import Measurement, place
@@ -16,7 +17,8 @@ def out_of_order(rows: Mapping[int, Measurement]) -> dict[int, tuple[str, str, s
     """Index of each row to leave out -> (reason, sentence, hint); rows: by index.
 
     A step of more sequences reads and multiplies no less. Of rows that contradict this, the one that contradicts the
-    others most goes first; where two contradict only each other, none can say which is wrong, and both go.
+    others most goes first. Of two that contradict only each other, others at the load of one say whether that one is
+    wrong; where they cannot, both go.
     """
     found: dict[int, tuple[str, str, str]] = {}
     together: dict[tuple, list[int]] = {}
@@ -30,7 +32,9 @@ def out_of_order(rows: Mapping[int, Measurement]) -> dict[int, tuple[str, str, s
         pairs = [(i, j) for i in members for j in members if _reversed(rows[i], rows[j])]
         while pairs:
             weights = {i: sum(_log_ratio(rows, pair) for pair in pairs if i in pair) for pair in pairs for i in pair}
-            worst = {i for i, weight in weights.items() if weight >= max(weights.values()) - 1e-9}
+            most = max(weights.values()) - 1e-9
+            doubts = {i: _doubt(rows, i, members, found) for i, weight in weights.items() if weight >= most}
+            worst = {i for i, doubt in doubts.items() if doubt == max(doubts.values())}
             found |= {i: _told(rows, i, next(pair for pair in pairs if i in pair)) for i in worst}
             pairs = [pair for pair in pairs if not set(pair) & worst]
     return found | _same_lines(rows, found)
@@ -38,6 +42,17 @@ def out_of_order(rows: Mapping[int, Measurement]) -> dict[int, tuple[str, str, s
 
 def _reversed(fewer: Measurement, more: Measurement) -> bool:
     return fewer.concurrency < more.concurrency and fewer.value > FASTER_WITH_MORE * more.value
+
+
+def _doubt(rows: Mapping[int, Measurement], index: int, members: Sequence[int], found: Collection[int]) -> int:
+    """What the others at a row's load say of it: -1 that it is right, 1 that it is wrong, 0 nothing."""
+    own = rows[index]
+    others = [
+        rows[i].value for i in members if i != index and i not in found and rows[i].concurrency == own.concurrency
+    ]
+    if not others:
+        return 0
+    return 1 if abs(math.log(own.value / median(others))) > math.log(FASTER_WITH_MORE) else -1
 
 
 def _log_ratio(rows: Mapping[int, Measurement], pair: tuple[int, int]) -> float:

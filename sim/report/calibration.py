@@ -52,7 +52,7 @@ def calibration_document(found: Calibration) -> dict[str, Any]:
     return {
         "profile": found.profile.name,
         "base": found.profile.base,
-        "data": [row.model_dump() for row in found.profile.data],
+        "data": [row.model_dump(exclude={"fingerprints"}) for row in found.profile.data],
         "errors": [{name: _plain(value) for name, value in row.items()} for row in _error_rows(found)],
         "parameters": _counts(found),
         "pinned": [{"text": str(pin)} | asdict(pin) for pin in pinned],

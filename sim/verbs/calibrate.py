@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ from sim import profiles
 from sim.calibration import folds as split
 from sim.calibration.fit import ADAM_STEPS, LBFGS_STEPS, Fit, fit, log_errors, row_weights
 from sim.calibration.heldout import HeldOut, covered, held_out, intervals
+from sim.calibration.known import packed, without_known
 from sim.calibration.parameters import Parameters, parameters
 from sim.calibration.table import Table, tabulate
 from sim.calibration.written import (
@@ -102,7 +102,9 @@ def calibrate(
     defaults: what the files do not say: model, hardware, engine, weights, kv, tp, pp, ep, dp, replicas, concurrency,
     prompt, output.
 
-    Raises RoofcastError where no row can be used, or a file is in the profile already.
+    A figure that the profile was fitted to already is not used again.
+
+    Raises RoofcastError where no row can be used.
     """
     files = input_files(paths)
     _check(folds, defaults)
@@ -110,12 +112,8 @@ def calibrate(
     today = expect_text(created or datetime.date.today().isoformat(), "a date")
     called = clipped(expect_text(name or f"calibrated-{today}", "a profile"), most=100)
     base = named(lambda: profiles.named(profile), *look_ups(defaults))[0] or FROM_SCRATCH
-    hashes = _hashes(files, base)
     reading = read(files, Defaults(**defaults))
-    rows, idle = _fitted(reading)
-    if not rows:
-        where, why = ", ".join(clipped(str(file)) for file in files), commonest([*reading.unused, *idle])
-        raise RoofcastError(*reading.problems[:10], sentence("no row can be used", where, why))
+    rows, idle = _new(reading, base, files)
     table, lost = tabulate(rows, "none")
     unused = (*reading.unused, *idle, *lost)
     work, notes = _worked(table, base, folds, tell)
@@ -125,7 +123,7 @@ def calibrate(
         created=today,
         roofcast=sim.__version__,
         base="" if base is FROM_SCRATCH else base.name,
-        data=(*base.data, *_data(hashes, reading, unused, table)),
+        data=(*base.data, *_data(files, unused, table.rows)),
         error=tuple(_as_row(of, notes[-1] if work.held else "") for of in errors),
         prior_sd=base.prior_sd,
         interval=_intervals(base, work),
@@ -149,22 +147,18 @@ def _check(folds: int, defaults: dict[str, Any]) -> None:
     check_scalars({key: value for key, value in defaults.items() if key not in NAMES})
 
 
-def _hashes(files: Sequence[Path], base: Profile) -> dict[Path, str]:
-    """SHA-256 of each file that can be read; RoofcastError where the base profile was fitted to one of them."""
-    known = {data.sha256: data.file for data in base.data if data.sha256}
-    found, problems = {}, []
-    for file in files:
-        try:
-            found[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-        except (OSError, ValueError):
-            continue  # the reader says what is wrong
-        if found[file] in known:
-            what = f"the profile {base.name} was fitted to this file already"
-            hint = "leave it out, or start from the catalogue's priors: --profile none"
-            problems.append(sentence(what, clipped(str(file)), hint))
-    if problems:
-        raise RoofcastError(*problems)
-    return found
+def _new(reading: Reading, base: Profile, files: Sequence[Path]) -> tuple[list[Measurement], list[Unused]]:
+    """(Figures that are fitted and not in the base profile already, rows that have none); RoofcastError without any."""
+    fitted, idle = _fitted(reading)
+    rows, known = without_known(fitted, base)
+    if not rows:
+        what, hint = "no row can be used", commonest([*reading.unused, *idle])
+        if known:
+            what = f"every row that can be used is in the profile {base.name} already"
+            hint = "name others, or start from the catalogue's priors: --profile none"
+        where = ", ".join(clipped(str(file)) for file in files)
+        raise RoofcastError(*reading.problems[:10], sentence(what, where, hint))
+    return rows, [*idle, *known]
 
 
 def _fitted(reading: Reading) -> tuple[list[Measurement], list[Unused]]:
@@ -258,14 +252,15 @@ def _as_row(of: Errors, how: str) -> HeldOutError:
     return HeldOutError(quantity=of.quantity, rows=of.after.rows, split=how, **figures, **coverage)
 
 
-def _data(hashes: dict[Path, str], reading: Reading, unused: Sequence[Unused], table: Table) -> list[Data]:
-    """A row of provenance for each file."""
-    rows = []
-    for file, digest in hashes.items():
-        used = [row for row in table.rows if row.file == str(file)]
+def _data(files: Sequence[Path], unused: Sequence[Unused], fitted: Sequence[Measurement]) -> list[Data]:
+    """A row of provenance for each file that has any rows."""
+    found = []
+    for file in files:
+        used = [row for row in fitted if row.file == str(file)]
         lines = {row.line for row in used}
         others = {row.line for row in unused if row.file == str(file)} - lines
         by_quantity = dict(sorted(Counter(row.quantity for row in used).items()))
-        n_rows, n_used = len(lines | others), len(lines)
-        rows.append(Data(file=file.name, sha256=digest, rows=n_rows, used=n_used, quantities=by_quantity))
-    return rows
+        n_rows, n_used, prints = len(lines | others), len(lines), packed(used)
+        if n_rows:
+            found.append(Data(file=file.name, rows=n_rows, used=n_used, quantities=by_quantity, fingerprints=prints))
+    return found
