@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 from pathlib import Path
 
@@ -104,6 +105,14 @@ def named(profile: Source) -> Profile | None:
 @functools.lru_cache(maxsize=16)
 def _read_once(path: str, changed_ns: int, size: int) -> Profile:
     return load(path)
+
+
+def digest(path: str | os.PathLike[str]) -> str | None:
+    """SHA-256 of a file, by which profiles know what they were fitted to; None where it cannot be read."""
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def evidence(profile: Profile, engine_id: str, device: DeviceRow) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -154,11 +153,10 @@ def _hashes(files: Sequence[Path], base: Profile) -> dict[Path, str]:
     known = {data.sha256: data.file for data in base.data if data.sha256}
     found, problems = {}, []
     for file in files:
-        try:
-            found[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-        except (OSError, ValueError):
+        if (digest := profiles.digest(file)) is None:
             continue  # the reader says what is wrong
-        if found[file] in known:
+        found[file] = digest
+        if digest in known:
             what = f"the profile {base.name} was fitted to this file already"
             hint = "leave it out, or start from the catalogue's priors: --profile none"
             problems.append(sentence(what, clipped(str(file)), hint))

@@ -33,8 +33,8 @@ MOST_PROBLEMS = 10
 UNITS = {
     "file": "", "line": "1", "model": "", "machine": "", "engine": "", "weights": "", "kv": "", "tp": "1", "pp": "1",
     "ep": "1", "dp": "1", "replicas": "1", "concurrency": "1", "prompt_tokens": "tokens", "output_tokens": "tokens",
-    "depth_tokens": "tokens", "quantity": "", "stat": "", "column": "", "measured": "of the column",
-    "predicted": "of the column", "low": "of the column", "high": "of the column", "error_frac": "1", "used": "",
+    "depth_tokens": "tokens", "quantity": "", "stat": "", "column": "", "unit": "", "measured": "as in unit",
+    "predicted": "as in unit", "low": "as in unit", "high": "as in unit", "error_frac": "1", "used": "",
     "reason": "", "detail": "",
 }  # fmt: skip
 SAME = ("file", "line", "model", "machine", "engine", "weights", "kv", "tp", "pp", "ep", "dp", "replicas",
@@ -58,11 +58,13 @@ def validate(
     profile, interval: as in `sim.estimate`. model ... output: what files do not state themselves.
 
     A row for each measured figure, and for each row of a file that cannot be used (`used` is False, and `reason` and
-    `detail` say why). measured, predicted, low and high are in the unit of the file's own `column`; error_frac is
-    predicted / measured − 1. low and high are NaN where the profile has no intervals, as without a profile.
+    `detail` say why). measured, predicted, low and high are in the unit of the file's own `column`, which `unit` names
+    ("ms" of a `quantity` tpot_s whose file has milliseconds); error_frac is predicted / measured − 1.
+    low and high are NaN where the profile has no intervals, as without a profile.
 
     details["scores"]: error tables, a Result with the columns of sim.scores.Score for each table (`by`: all, quantity,
     engine, kind (dense or MoE), batch, depth (mean tokens cached), hardware, model), group and quantity;
+    details["in_sample"]: a sentence for each file whose rows the profile was fitted to: their errors are too small.
     details["problems"]: sentences about mistakes in the files; details["columns"]: of each row its own columns;
     details["unused"]: reason -> how many rows; details["points"]: (rows, 2) measured and predicted in s or tokens/s.
 
@@ -83,9 +85,11 @@ def validate(
     rows.sort(key=lambda pair: (order[pair[0]["file"]], pair[0]["line"]))
     error = np.abs(np.log(forecast) - np.log([row.value for row in table.rows]))
     scores = error_tables(table.rows, forecast, None if factor is None else error <= np.log(factor), tables)
-    notes = _provenance(rows, calibrated, level, factor)
+    in_sample = _in_sample(files, calibrated)
+    notes = (*in_sample, *_provenance(rows, calibrated, level, factor))
     details = {
         "scores": replace(scores, provenance=notes),
+        "in_sample": in_sample,
         "problems": reading.problems,
         "columns": [own for _, own in rows],
         "points": np.asarray([row["point"] for row, _ in rows]),
@@ -118,6 +122,26 @@ def _files(paths: Paths | None) -> list[Path]:
         found = shown(wrong[0]) if wrong else "none"
         raise RoofcastError(sentence(f"expected the names of files with measurements, found {found}", "paths"))
     return list(dict.fromkeys(Path(path) for path in listed))
+
+
+def _in_sample(files: Sequence[Path], calibrated: profiles.Profile | None) -> tuple[str, ...]:
+    """A sentence for each file that the profile was fitted to, or that is drawn from such (the shipped table).
+
+    A profile that rests on the shipped one rests on those sets.
+    """
+    fitted, published = (
+        {data.sha256 for data in profile.data if data.sha256} if profile else set()
+        for profile in (calibrated, profiles.shipped())
+    )
+    told = []
+    for file in files if calibrated and fitted else ():
+        drawn = file == measure.SHIPPED and bool(fitted & published)
+        digest = profiles.digest(file)
+        if drawn or digest in fitted:
+            what = f"is {'drawn from ' if drawn else ''}what the profile {calibrated.name} was fitted to"
+            unseen = " (docs/accuracy.md)" if drawn or digest in published else ""
+            told.append(f"in-sample: {clipped(file.name)} {what}: errors are smaller than on rows held out{unseen}")
+    return tuple(told)
 
 
 def _tabulated(
@@ -183,7 +207,7 @@ def _left_out(row: Measurement, why: Unused) -> Row:
 
 def _identity(row: Measurement) -> Row:
     lengths = {"prompt_tokens": row.prompt, "output_tokens": row.output, "depth_tokens": row.depth}
-    stated = {"quantity": stated_quantity(row), "column": row.measured_column}
+    stated = {"quantity": stated_quantity(row), "column": row.measured_column, "unit": row.unit}
     return {name: getattr(row, name) for name in SAME} | lengths | stated
 
 
