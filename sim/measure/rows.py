@@ -11,7 +11,7 @@ from sim.errors import clipped
 Quantity = Literal[
     "tpot_s", "ttft_s", "itl_s", "e2e_s", "decode_step_s", "prefill_s", "output_tokens_per_s", "total_tokens_per_s"
 ]
-UNITS_OF_TIME = {1: "s", 10**3: "ms", 10**6: "us", 10**9: "ns"}  # by how many there are in a second
+UNITS_OF_TIME = {0: "s", 3: "ms", 6: "us", 9: "ns"}  # by the decimal logarithm of how many are a second
 LONGEST_PATH = 400
 
 
@@ -123,7 +123,7 @@ class Measurement:
             return "tokens/s"
         if self.quantity.endswith("tokens_per_s"):
             return "tokens/s" if self.scale == 1 else "tokens/s per GPU"
-        return UNITS_OF_TIME[round(self.scale)]
+        return UNITS_OF_TIME[round(math.log10(self.scale))]
 
     def in_file_unit(self, value: float) -> float:
         """A value of this quantity, in SI units, as the file's column would state it."""
