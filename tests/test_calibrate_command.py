@@ -108,6 +108,21 @@ def test_few_rows_and_a_row_with_a_mistake(run, rows: Path, tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.toml", "rows.csv"]
 
 
+def test_where_nothing_is_pinned_down_it_names_what_moved(run, tmp_path: Path) -> None:
+    rows = tmp_path / "one.csv"
+    rows.write_text("model,hardware,engine,concurrency,prompt_tokens,output_tokens,quantity,value\n"
+                    "llama-3.1-8b,h100-sxm,vllm,16,1000,200,tpot_ms,9\n")  # fmt: skip
+    words = ("calibrate", str(rows), "--out", str(tmp_path / "p.toml"), "--profile", "none")
+    code, out, _ = run(*words)
+    body = json.loads(run(*words, "--format", "json")[1])
+    assert code == 0 and body["parameters"]["pinned"] == 0 < len(body["moved"])
+    assert "These rows pin down no single one; moved together nonetheless" in out
+    for pin in body["moved"]:
+        assert pin["before"] == 1 != pin["factor"]
+        assert f"from +0.0 % to {round(100 * (pin['factor'] - 1), 1) + 0.0:+.1f} %" in pin["text"]
+    assert all(f"  {pin['text']}\n" in out for pin in body["moved"][:12])
+
+
 def test_the_table_names_what_the_data_pinned_down(run, rows: Path, tmp_path: Path) -> None:
     code, out, err = run("calibrate", str(rows), "--out", str(tmp_path / "p.toml"), "--profile", "none", "--folds", "3")
     assert code == 0

@@ -100,6 +100,19 @@ def test_it_has_at_least_the_noise(wide: Result) -> None:
     assert (half_width(wide, "itl_s") < 0.2).all()  # with the noise of tpot_s
 
 
+def test_what_is_one_figure_has_one_interval() -> None:
+    table = load(TINY).interval["ttft_s"]
+    own = load(TINY).model_copy(update={"interval": load(TINY).interval | {"output_tokens_per_s": table}})
+    for profile in (own, load(TINY)):
+        found = ask(profile=profile, interval=0.8)
+        for name in ("e2e_s", "total_tokens_per_s"):
+            np.testing.assert_allclose(half_width(found, name), half_width(found, "output_tokens_per_s"), 1e-4)
+        ends = [np.asarray(found[f"output_{which}_tokens_per_s"]) for which in ("low", "high")]
+        spans = [LOAD["concurrency"] * found["output_tokens"] / found[f"e2e_{which}_s"] for which in ("high", "low")]
+        np.testing.assert_allclose(ends, spans, 1e-4)
+    assert (half_width(ask(profile=own, interval=0.8), "e2e_s") > 1.2 * 0.2).all()
+
+
 def test_what_nothing_varies_is_as_wide_as_the_noise() -> None:
     levels = ("engine", "arch", "device", "engine_arch", "engine_device", "engine_kind")
     still = load(TINY).model_copy(update={"shift": (), "prior_sd": profiles.rows.PriorSd(**dict.fromkeys(levels, 0.0))})

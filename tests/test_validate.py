@@ -136,6 +136,20 @@ def test_every_row_is_accounted_for() -> None:
     assert len(found.details["columns"]) == len(found.rows())
 
 
+def test_the_unit_is_that_of_the_column() -> None:
+    ends = {"_ms": "ms", "e2e_s": "s", "_per_gpu": "tokens/s per GPU", "_total": "tokens/s"}
+    found = sim.validate([SAMPLES / "serving.csv", SAMPLES / "local.csv"], profile="none")
+    told = set()
+    for row, columns in zip(found.rows(), found.details["columns"], strict=True):
+        if row["used"]:
+            stated = columns.get("metric", "rate_total")
+            assert row["unit"] == next(unit for end, unit in ends.items() if stated.endswith(end)), stated
+            told.add(row["unit"])
+    assert {"ms", "tokens/s", "tokens/s per GPU"} <= told
+    row = measure.read([SAMPLES / "silicon.csv"]).measurements[0]
+    assert [replace(row, scale=scale).unit for scale in (1.0, 1e3, 1 / 1e-6, 1e3 / 1e-6)] == ["s", "ms", "us", "ns"]
+
+
 def test_two_files_named_twice_count_once() -> None:
     once, twice = (sim.validate([SAMPLES / "local.csv"] * n, profile="none", interval=None) for n in (1, 2))
     assert once.rows() == twice.rows() and twice.details["problems"] == []

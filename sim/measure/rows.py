@@ -13,8 +13,7 @@ from sim.errors import clipped
 Quantity = Literal[
     "tpot_s", "ttft_s", "itl_s", "e2e_s", "decode_step_s", "prefill_s", "output_tokens_per_s", "total_tokens_per_s"
 ]
-
-
+UNITS_OF_TIME = {0: "s", 3: "ms", 6: "us", 9: "ns"}  # by the decimal logarithm of how many are a second
 LONGEST_PATH = 400
 LONGEST_REASON = 120  # holds the options of all that can be missing
 
@@ -119,6 +118,15 @@ class Measurement:
     def group(self) -> tuple[str | int, ...]:
         """The configuration, which never straddles a split: model, machine, engine, weights, kv, tp, pp, ep, dp."""
         return (self.model, self.machine, self.engine, self.weights, self.kv, self.tp, self.pp, self.ep, self.dp)
+
+    @property
+    def unit(self) -> str:
+        """Unit of the file's own figure: "ms", "tokens/s", "tokens/s per GPU" and so on."""
+        if self.inverse:
+            return "tokens/s"
+        if self.quantity.endswith("tokens_per_s"):
+            return "tokens/s" if self.scale == 1 else "tokens/s per GPU"
+        return UNITS_OF_TIME[round(math.log10(self.scale))]
 
     def in_file_unit(self, value: float) -> float:
         """A value of this quantity, in SI units, as the file's column would state it."""

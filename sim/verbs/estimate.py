@@ -68,7 +68,8 @@ def estimate(
     profile: the file of a calibrated profile (default: the shipped one; "none": the catalogue's efficiencies as they
     are). interval: a level such as 0.8; adds columns `tpot_low_s`, `tpot_high_s` and so on, between which that share
     of measurements lies, for the latencies and for the tokens per second of a user, of the output and in total.
-    A quantity without an interval table of its own in the profile has that of tpot_s.
+    A quantity without an interval table of its own in the profile has that of tpot_s; end-to-end time and the total
+    tokens per second, which follow from the output's, have the output's.
 
     Raises RoofcastError with a sentence for everything that is wrong with the arguments.
     """

@@ -12,6 +12,7 @@ import numpy as np
 
 from sim import measure, profiles
 from sim.breakdown import check_by, error_tables, stated_quantity, stated_value
+from sim.calibration.known import in_sample
 from sim.calibration.predict import log_variance, predict
 from sim.calibration.table import NoForecast, Table, tabulate
 from sim.errors import RoofcastError, sentence
@@ -31,8 +32,8 @@ MOST_PROBLEMS = 10
 UNITS = {
     "file": "", "line": "1", "model": "", "machine": "", "engine": "", "weights": "", "kv": "", "tp": "1", "pp": "1",
     "ep": "1", "dp": "1", "replicas": "1", "concurrency": "1", "prompt_tokens": "tokens", "output_tokens": "tokens",
-    "depth_tokens": "tokens", "quantity": "", "stat": "", "column": "", "measured": "of the column",
-    "predicted": "of the column", "low": "of the column", "high": "of the column", "error_frac": "1", "used": "",
+    "depth_tokens": "tokens", "quantity": "", "stat": "", "column": "", "unit": "", "measured": "as in unit",
+    "predicted": "as in unit", "low": "as in unit", "high": "as in unit", "error_frac": "1", "used": "",
     "reason": "", "detail": "",
 }  # fmt: skip
 SAME = ("file", "line", "model", "machine", "engine", "weights", "kv", "tp", "pp", "ep", "dp", "replicas",
@@ -56,11 +57,13 @@ def validate(
     profile, interval: as in `sim.estimate`. model ... output: what files do not state themselves.
 
     A row for each measured figure, and for each row of a file that cannot be used (`used` is False, and `reason` and
-    `detail` say why). measured, predicted, low and high are in the unit of the file's own `column`; error_frac is
-    predicted / measured − 1. low and high are NaN where the profile has no intervals, as without a profile.
+    `detail` say why). measured, predicted, low and high are in the unit of the file's own `column`, which `unit` names
+    ("ms" of a `quantity` tpot_s whose file has milliseconds); error_frac is predicted / measured − 1.
+    low and high are NaN where the profile has no intervals, as without a profile.
 
     details["scores"]: error tables, a Result with the columns of sim.scores.Score for each table (`by`: all, quantity,
     engine, kind (dense or MoE), batch, depth (mean tokens cached), hardware, model), group and quantity;
+    details["in_sample"]: a sentence for each file with rows that the profile was fitted to: their errors are too small.
     details["problems"]: sentences about mistakes in the files; details["columns"]: of each row its own columns;
     details["unused"]: reason -> how many rows; details["points"]: (rows, 2) measured and predicted in s or tokens/s.
 
@@ -82,9 +85,10 @@ def validate(
     rows = _rows(reading, lost, {id(row): pair for row, pair in zip(table.rows, pairs, strict=True)})
     error = np.abs(np.log(forecast) - np.log([row.value for row in table.rows]))
     scores = error_tables(table.rows, forecast, None if factor is None else error <= np.log(factor), tables)
-    notes = (*_used_of(rows), *reading.notes, *_provenance(calibrated, level, factor))
-    shown_level = None if factor is None else level
-    return _result(rows, reading, notes, {"scores": replace(scores, provenance=notes), "interval": shown_level})
+    fitted = in_sample(table.rows, calibrated) if calibrated else ()
+    notes = (*fitted, *_used_of(rows), *reading.notes, *_provenance(calibrated, level, factor))
+    judged = {"scores": replace(scores, provenance=notes), "in_sample": fitted}
+    return _result(rows, reading, notes, judged | {"interval": None if factor is None else level})
 
 
 class NothingUsed(RoofcastError):
@@ -170,7 +174,7 @@ def _left_out(row: Measurement, why: Unused) -> Row:
 
 def _identity(row: Measurement) -> Row:
     lengths = {"prompt_tokens": row.prompt, "output_tokens": row.output, "depth_tokens": row.depth}
-    stated = {"quantity": stated_quantity(row), "column": row.measured_column}
+    stated = {"quantity": stated_quantity(row), "column": row.measured_column, "unit": row.unit}
     return {name: getattr(row, name) for name in SAME} | lengths | stated
 
 
