@@ -7,15 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from sim.catalog.lookup import resolve
 from sim.catalog.rows import by_id, read_rows
 from sim.errors import RoofcastError, sentence
 from sim.schema import Confidence, DeviceRow, Row
-from sim.units import GIB
+from sim.units import GIB, MIB
 
 Kernel = Literal["bf16", "fp8", "int8", "fp4", "int4", "gguf_k", "gguf_iq", "mlx"]
+GRAPHS_GROW_FROM = 4  # devices of a replica
 _HERE = Path(__file__).parent / "catalog"
 
 
@@ -25,7 +28,23 @@ class StepLimits(Row):
     min_memory_gib: NonNegativeFloat
     max_batched_tokens: PositiveInt
     max_sequences: PositiveInt
+    graph_sequences: tuple[PositiveInt, PositiveInt] | None = None  # below 4 devices, from 4 on
     not_arch: str | None = None
+
+
+class Outside(Row):
+    """What an engine leaves outside its share of the memory where no share is stated, in MiB of each device."""
+
+    base_mib: NonNegativeFloat
+    step_token_mib: NonNegativeFloat
+    least_step_tokens: NonNegativeFloat
+    graph_sequence_mib: NonNegativeFloat
+    device_mib: NonNegativeFloat
+    dp_graph_sequence_mib: NonNegativeFloat
+    dp_large_graph_sequence_mib: NonNegativeFloat
+    large_graph_sequences: PositiveInt
+    least_mib: NonNegativeFloat
+    least_from_gib: NonNegativeFloat
 
 
 class EngineRow(Row):
@@ -49,6 +68,7 @@ class EngineRow(Row):
     tables_in_host: bool = False
     mixes_prefill: bool
     memory_frac: PositiveFloat
+    outside: Outside | None = None
     reserve_gb: NonNegativeFloat
     logit_bytes_per_sequence: NonNegativeFloat
     block_tokens: PositiveInt
@@ -167,6 +187,28 @@ def limits(row: EngineRow, device: DeviceRow) -> StepLimits:
     gib = device.memory_bytes / GIB
     arch = architecture(device)
     return next(limit for limit in row.limits if gib >= limit.min_memory_gib and arch != limit.not_arch)
+
+
+def memory_frac(
+    row: EngineRow, device: DeviceRow, batched_tokens: ArrayLike, tp: ArrayLike = 1, pp: ArrayLike = 1, dp: ArrayLike = 1
+) -> np.ndarray:
+    """(N,) share of a device's memory that the engine uses where none is stated; from arrays that broadcast to (N,).
+
+    memory_frac − o / memory, with what stays outside by SGLang's rule
+    o = o₀ + o_t · max(T, T₀) + o_g · G + o_d · tp · dp · pp, and where dp > 1 also o_dp · G · dp (more for G above 300);
+    T: tokens of the largest step, G: sequences of the largest CUDA graph.
+    """
+    tokens, tp, pp, dp = (np.asarray(value, np.float64) for value in (batched_tokens, tp, pp, dp))
+    rule, graphs = row.outside, limits(row, device).graph_sequences
+    if rule is None or graphs is None:
+        return np.broadcast_to(row.memory_frac, np.broadcast_shapes(tokens.shape, tp.shape, pp.shape, dp.shape))
+    captured = np.where(tp * dp < GRAPHS_GROW_FROM, *graphs)
+    each = rule.dp_graph_sequence_mib + rule.dp_large_graph_sequence_mib * (captured > rule.large_graph_sequences)
+    outside = rule.base_mib + rule.step_token_mib * np.maximum(tokens, rule.least_step_tokens)
+    outside = outside + rule.graph_sequence_mib * captured + rule.device_mib * tp * dp * pp
+    outside = outside + np.where(dp > 1, each * captured * dp, 0.0)
+    least = rule.least_mib if device.memory_bytes / GIB > rule.least_from_gib else 0.0
+    return np.maximum(row.memory_frac - np.maximum(outside, least) * MIB / device.memory_bytes, 0.0)
 
 
 def check_runs_on(row: EngineRow, device: DeviceRow) -> None:

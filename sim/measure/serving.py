@@ -141,8 +141,8 @@ def _load(row: dict[str, str], known: dict[str, Any], notes: str) -> Load:
 
 def _limits(row: dict[str, str], ran: Deployment, users: int) -> dict[str, float]:
     lengths = [round(cells.length(cells.text(row, name), name)) for name in ("isl", "osl")]
-    hardware, version = cells.text(row, "hardware"), cells.text(row, "engine_version")
-    return settings(ran.engine, hardware, cells.text(row, "model"), ran.tp, (*lengths, users), False, version)
+    hardware, precision, version = (cells.text(row, n) for n in ("hardware", "weight_precision", "engine_version"))
+    return settings(ran, hardware, precision, (*lengths, users), False, version)
 
 
 def _users(stated: str, row: dict[str, str], known: dict[str, Any], asked: float | None) -> int:

@@ -27,9 +27,8 @@ def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
     users = cells.count(row["concurrency"], "concurrency")
     prompt, output = (share * cells.length(row[name], name) for name in ("isl", "osl"))
     nominal = (round(float(row["isl"])), round(float(row["osl"])), users)
-    hardware, model = cells.text(row, "hardware"), cells.text(row, "model")
-    told = settings(ran.engine, hardware, model, ran.tp, nominal, stated_range == "exact",
-                    cells.text(row, "engine_version"))  # fmt: skip
+    hardware, precision, version = (cells.text(row, name) for name in ("hardware", "precision", "engine_version"))
+    told = settings(ran, hardware, precision, nominal, stated_range == "exact", version)
     load = Load(users, prompt, output, n_requests=float(REQUESTS_PER_USER * users), limits=told)
     stated = [(name, cells.text(row, name)) for name in MARKS]
     figures = [
