@@ -190,12 +190,17 @@ def limits(row: EngineRow, device: DeviceRow) -> StepLimits:
 
 
 def memory_frac(
-    row: EngineRow, device: DeviceRow, batched_tokens: ArrayLike, tp: ArrayLike = 1, pp: ArrayLike = 1, dp: ArrayLike = 1
+    row: EngineRow,
+    device: DeviceRow,
+    batched_tokens: ArrayLike,
+    tp: ArrayLike = 1,
+    pp: ArrayLike = 1,
+    dp: ArrayLike = 1,
 ) -> np.ndarray:
     """(N,) share of a device's memory that the engine uses where none is stated; from arrays that broadcast to (N,).
 
     memory_frac − o / memory, with what stays outside by SGLang's rule
-    o = o₀ + o_t · max(T, T₀) + o_g · G + o_d · tp · dp · pp, and where dp > 1 also o_dp · G · dp (more for G above 300);
+    o = o₀ + o_t · max(T, T₀) + o_g · G + o_d · tp · dp · pp, and o_dp · G · dp where dp > 1 (more from G = 300 on);
     T: tokens of the largest step, G: sequences of the largest CUDA graph.
     """
     tokens, tp, pp, dp = (np.asarray(value, np.float64) for value in (batched_tokens, tp, pp, dp))

@@ -99,7 +99,9 @@ def _ran(raw: Raw, known: dict[str, Any], defaults: Defaults) -> Deployment:
     precision = cells.text(row, "weight_precision", defaults.weights or "")
     hardware = cells.text(row, "hardware")
     quantized = engine == "trtllm" and precision in QUANTIZED_CACHE
-    quantized |= known.get("inferencemax", False) and quantizes_cache(engine, hardware, precision, exact=False)
+    quantized |= known.get("inferencemax", False) and quantizes_cache(
+        engine, model.id, hardware, precision, exact=False
+    )
     kv = cells.text(row, "kv_precision", defaults.kv or ("8" if quantized else ""))
     ran = deployment(model, machine, engine, names.precision(precision, model.id), kv)
     ep = _whole(row, "ep") or 1

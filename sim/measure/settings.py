@@ -9,6 +9,7 @@ from sim.measure.rows import Deployment
 
 REQUESTS_PER_USER = 10  # in both harnesses, all offered at once
 BLACKWELL = ("B200", "B300")
+VLLM_SHARE = 0.9  # by InferenceMAX's scripts, and vLLM's own up to 0.19
 
 
 def settings(
@@ -16,21 +17,26 @@ def settings(
 ) -> dict[str, float]:
     """Arguments of `sim.estimate` by the harness's scripts. load: nominal isl, osl, users; exact: of equal lengths.
 
-    Runs of equal lengths: token budget isl + users + 1500 in whole blocks, and mixed chunks where SGLang is 0.5.6 or
-    newer (rules of aiconfigurator's generator). SGLang's share of memory stays that of its own chunk size.
-    Runs of lengths 0.8-1.0 (InferenceMAX's scripts): vLLM 8192 tokens; TensorRT-LLM isl + users + 64, rounded up, but
-    the longest request for Llama 70B (which, at 1k/1k and TP below 8, also waits 20 steps for a fuller batch) and
-    20000 for gpt-oss; SGLang as `_sglang_scripts` has it.
+    Runs of equal lengths: token budget isl + users + 1500 in whole blocks, at most as many sequences as users, and
+    mixed chunks where SGLang is 0.5.6 or newer (rules of aiconfigurator's generator). vLLM takes 0.9 of the memory;
+    SGLang's share stays that of its own chunk size.
+    Runs of lengths 0.8-1.0 (InferenceMAX's scripts): vLLM 8192 tokens, 0.9 of the memory, and as many sequences as
+    users (512 on Blackwell, but for Kimi); TensorRT-LLM isl + users + 64, rounded up, but the longest request for Llama
+    70B (which, at 1k/1k and TP below 8, also waits 20 steps for a fuller batch) and 20000 for gpt-oss; SGLang as
+    `_sglang_scripts` has it.
     """
     isl, osl, users = load
     if exact:
-        budget: dict[str, float] = {"max_num_batched_tokens": _blocks(isl + users + 1500)}
+        budget: dict[str, float] = {"max_num_batched_tokens": _blocks(isl + users + 1500), "max_num_seqs": users}
+        if ran.engine == "vllm":
+            return budget | {"gpu_memory_utilization": VLLM_SHARE}
         if ran.engine != "sglang":
             return budget
         return budget | _own_share(ran) | ({"mixed_chunk": 1} if _newer(version, (0, 5, 6)) else {})
     found = {"length_spread": 0.2 / 0.9}
     if ran.engine == "vllm":
-        return found | {"max_num_batched_tokens": 8192}
+        most = 512 if hardware in BLACKWELL and not ran.model.startswith("kimi") else users
+        return found | {"max_num_batched_tokens": 8192, "max_num_seqs": most, "gpu_memory_utilization": VLLM_SHARE}
     if ran.engine == "sglang":
         return found | _sglang_scripts(hardware, ran.model, precision, ran.tp, users)
     if ran.model.startswith("gpt-oss"):
@@ -78,13 +84,17 @@ def _own_share(ran: Deployment) -> dict[str, float]:
     return {"gpu_memory_utilization": float(engines.memory_frac(runs, device, chunk, ran.tp, ran.pp, ran.dp))}
 
 
-def quantizes_cache(runs: str, hardware: str, precision: str, exact: bool) -> bool:
-    """Whether the KV cache is FP8: in TensorRT-LLM FP8 and FP4 runs, and by InferenceMAX's scripts under vLLM and, on
-    Blackwell, SGLang where weights are not BF16.
+def quantizes_cache(runs: str, model: str, hardware: str, precision: str, exact: bool) -> bool:
+    """Whether the KV cache is FP8: in TensorRT-LLM FP8 and FP4 runs, and by InferenceMAX's scripts under vLLM (but
+    for gpt-oss on Hopper) and under SGLang (on Blackwell but for BF16 weights, on Hopper for Qwen3.5).
     """
     if runs == "trtllm":
         return precision in ("fp8", "fp4")
-    return not exact and not hardware.startswith("MI") and (runs == "vllm" or (hardware in BLACKWELL and precision != "bf16"))
+    if exact or hardware.startswith("MI"):
+        return False
+    if runs == "vllm":
+        return hardware in BLACKWELL or not model.startswith("gpt-oss")
+    return precision != "bf16" if hardware in BLACKWELL else model.startswith("qwen3.5")
 
 
 def _newer(stated: str, version: tuple[int, ...]) -> bool:
