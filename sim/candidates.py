@@ -222,7 +222,7 @@ def _add_layouts(
         found.prices.append(price * count if price is not None else float("nan"))
         found.numbers.append(
             (layout.tp, layout.pp, layout.ep, layout.replicas, default.max_batched_tokens, default.max_sequences,
-             float(memory_frac(run, machine.device, default.max_batched_tokens, layout.tp, layout.pp)),
+             memory_frac(run, machine.device, default.max_batched_tokens, layout.tp, layout.pp),
              run.mixes_prefill, rate.usd_per_device_s, rate.usd_per_joule)
         )  # fmt: skip
 

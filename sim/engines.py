@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import ArrayLike
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from sim.catalog.lookup import resolve
@@ -190,30 +188,26 @@ def limits(row: EngineRow, device: DeviceRow) -> StepLimits:
 
 
 def memory_frac(
-    row: EngineRow,
-    device: DeviceRow,
-    batched_tokens: ArrayLike,
-    tp: ArrayLike = 1,
-    pp: ArrayLike = 1,
-    dp: ArrayLike = 1,
-) -> np.ndarray:
-    """(N,) share of a device's memory that the engine uses where none is stated; from arrays that broadcast to (N,).
+    row: EngineRow, device: DeviceRow, batched_tokens: float, tp: float = 1, pp: float = 1, dp: float = 1
+) -> float:
+    """Share of a device's memory that the engine uses where none is stated; 0 where nothing is left.
 
     memory_frac − o / memory, with what stays outside by SGLang's rule
     o = o₀ + o_t · max(T, T₀) + o_g · G + o_d · tp · dp · pp, and o_dp · G · dp where dp > 1 (more from G = 300 on);
     T: tokens of the largest step, G: sequences of the largest CUDA graph.
     """
-    tokens, tp, pp, dp = (np.asarray(value, np.float64) for value in (batched_tokens, tp, pp, dp))
     rule, graphs = row.outside, limits(row, device).graph_sequences
     if rule is None or graphs is None:
-        return np.broadcast_to(row.memory_frac, np.broadcast_shapes(tokens.shape, tp.shape, pp.shape, dp.shape))
-    captured = np.where(tp * dp < GRAPHS_GROW_FROM, *graphs)
-    each = rule.dp_graph_sequence_mib + rule.dp_large_graph_sequence_mib * (captured > rule.large_graph_sequences)
-    outside = rule.base_mib + rule.step_token_mib * np.maximum(tokens, rule.least_step_tokens)
-    outside = outside + rule.graph_sequence_mib * captured + rule.device_mib * tp * dp * pp
-    outside = outside + np.where(dp > 1, each * captured * dp, 0.0)
-    least = rule.least_mib if device.memory_bytes / GIB > rule.least_from_gib else 0.0
-    return np.maximum(row.memory_frac - np.maximum(outside, least) * MIB / device.memory_bytes, 0.0)
+        return row.memory_frac
+    captured = graphs[tp * dp >= GRAPHS_GROW_FROM]
+    outside = rule.base_mib + rule.step_token_mib * max(batched_tokens, rule.least_step_tokens)
+    outside += rule.graph_sequence_mib * captured + rule.device_mib * tp * dp * pp
+    if dp > 1:
+        large = rule.dp_large_graph_sequence_mib if captured > rule.large_graph_sequences else 0.0
+        outside += (rule.dp_graph_sequence_mib + large) * captured * dp
+    if device.memory_bytes / GIB > rule.least_from_gib:
+        outside = max(outside, rule.least_mib)
+    return max(row.memory_frac - outside * MIB / device.memory_bytes, 0.0)
 
 
 def check_runs_on(row: EngineRow, device: DeviceRow) -> None:

@@ -183,7 +183,8 @@ def to_points(given: Mapping[str, np.ndarray], runs: EngineRow, machine: Machine
 
     layers = np.float32(n_layers(row))
     budget = column("max_num_batched_tokens", default.max_batched_tokens)
-    share = memory_frac(runs, machine.device, budget, *(column(n, 1) for n in ("tp", "pp", "dp")))
+    combos = list(zip(*(c.tolist() for c in (budget, column("tp", 1), column("pp", 1), column("dp", 1))), strict=True))
+    shares = {combo: memory_frac(runs, machine.device, *combo) for combo in dict.fromkeys(combos)}
     blocks = column("kv_blocks", NO_LIMIT) * runs.block_tokens
     rented = column("price", np.nan) / units.S_PER_HOUR
     owned = np.isnan(rented)
@@ -201,7 +202,7 @@ def to_points(given: Mapping[str, np.ndarray], runs: EngineRow, machine: Machine
         max_sequences=column("max_num_seqs", default.max_sequences),
         mixes_prefill=column("mixed_chunk", runs.mixes_prefill),
         admission_steps=column("admission_steps", runs.admission_steps),
-        memory_frac=column("gpu_memory_utilization", share),
+        memory_frac=column("gpu_memory_utilization", np.asarray([shares[combo] for combo in combos])),
         usd_per_device_s=np.where(owned, rate.usd_per_device_s, rented).astype(np.float32),
         usd_per_joule=np.where(owned, rate.usd_per_joule, 0.0).astype(np.float32),
     )

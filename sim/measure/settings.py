@@ -81,7 +81,7 @@ def _own_share(ran: Deployment) -> dict[str, float]:
     """The share by SGLang's own chunk size: the generator limits prompts together, not chunks."""
     device, runs = catalog.machine(ran.machine).device, engines.engine(ran.engine)
     chunk = engines.limits(runs, device).max_batched_tokens
-    return {"gpu_memory_utilization": float(engines.memory_frac(runs, device, chunk, ran.tp, ran.pp, ran.dp))}
+    return {"gpu_memory_utilization": engines.memory_frac(runs, device, chunk, ran.tp, ran.pp, ran.dp)}
 
 
 def quantizes_cache(runs: str, model: str, hardware: str, precision: str, exact: bool) -> bool:
