@@ -176,7 +176,7 @@ def _percent(value: float | None) -> str:
 
 
 def _plain(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:.2f}"
+    return ABSENT if value is None else f"{value:.3f}"
 
 
 def _table(headings: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
