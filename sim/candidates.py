@@ -12,7 +12,7 @@ import numpy as np
 from kernels.types import Device, Engine, Model
 from sim import catalog
 from sim.catalog import Machine
-from sim.engines import EngineRow, engine, limits
+from sim.engines import EngineRow, engine, limits, memory_frac
 from sim.errors import RoofcastError, sentence
 from sim.formats import kv_format, row_kernels, weight_plan
 from sim.layouts import Parallel, check
@@ -224,7 +224,8 @@ def _add_layouts(
         found.prices.append(price * count if price is not None else float("nan"))
         found.numbers.append(
             (layout.tp, layout.pp, layout.ep, layout.replicas, default.max_batched_tokens, default.max_sequences,
-             run.memory_frac, run.mixes_prefill, rate.usd_per_device_s, rate.usd_per_joule)
+             memory_frac(run, machine.device, default.max_batched_tokens, layout.tp, layout.pp),
+             run.mixes_prefill, rate.usd_per_device_s, rate.usd_per_joule)
         )  # fmt: skip
 
 

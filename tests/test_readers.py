@@ -261,3 +261,12 @@ def test_a_name_of_ones_own_is_told_by_the_command_line(tmp_path: Path) -> None:
     found = read([tmp_path / "x.json"], Defaults(model="Qwen/Qwen2.5-7B-Instruct"))
     assert [(m.model, m.weights) for m in found.measurements] == [("qwen2.5-7b", "q8_0")]
     assert [u.reason for u in found.unused] == ["runs on the processor", "unknown KV format"]
+
+
+def test_the_median_first_token_is_not_of_the_requests_that_opened_the_run(tmp_path: Path) -> None:
+    run = json.loads((SAMPLES / "vllm-serve.json").read_text())
+    del run["mean_ttft_ms"]
+    (tmp_path / "x.json").write_text(json.dumps(run))
+    found = read([tmp_path / "x.json"], Defaults(hardware="a100-sxm-80"))
+    first, tpot = only(found, "ttft_s", 1), only(found, "tpot_s", 1)
+    assert (first.stat, first.n_requests, tpot.n_requests) == ("median", math.inf, 320)

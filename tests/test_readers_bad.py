@@ -176,7 +176,7 @@ def test_a_larger_batch_that_steps_faster_is_left_out(read_text) -> None:
     found = read_text("\n".join([header, *rows]))
     assert [(u.line, u.reason) for u in found.unused] == [(6, "contradictory")]
     assert {m.line for m in found.measurements} == {2, 3, 4, 5, 7}  # its time to first token is left out, too
-    assert "x:6: tpot_ms 5 at concurrency 512 contradicts the" in found.problems[0]
+    assert "x:6: tpot_ms 5 at concurrency 512 with 512 prompt tokens contradicts the" in found.problems[0]
 
 
 SERVED = "model,hardware,engine,engine_version,isl,osl,concurrency,tpot_ms"
@@ -277,3 +277,12 @@ def test_no_damage_ends_in_a_traceback(tmp_path_factory, noise: bytes, name: str
     found = read([file], Defaults(model="llama-3.1-8b", hardware="8x b200", engine="vllm", prompt=99, output=9))
     assert all(m.value > 0 for m in found.measurements)
     assert all("\n" not in problem for problem in found.problems)
+
+
+def test_a_first_token_that_fewer_users_and_shorter_prompts_wait_longer_for_is_left_out(read_text) -> None:
+    header = "model,hardware,engine,isl,osl,concurrency,ttft_ms"
+    runs = [(512, 4, 900), (512, 8, 800), (512, 16, 700), (2048, 4, 110), (2048, 16, 200)]  # cold for the first three
+    rows = [f"Llama-3.1-8B,H100,vLLM,{prompt},128,{users},{ms}" for prompt, users, ms in runs]
+    found = read_text("\n".join([header, *rows]))
+    assert [(u.line, u.reason) for u in found.unused] == [(line, "contradictory") for line in (2, 3, 4)]
+    assert "that the server was warm" in found.problems[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,6 +26,7 @@ from sim.measure.rows import (
 from sim.schema import ModelRow
 
 NAMED = {name: name for name in ("model", "engine", "hardware")}  # columns that the command line can stand in for
+OPENING = 2.0  # requests for each user, from which on the median request is none of those that opened the run
 PER_MS = 1.0 / units.MILLI  # milliseconds in a second: the scale of a column in ms
 
 
@@ -42,6 +44,7 @@ class Figure:
 
 def measurement(raw: Raw, source: str, tier: str, ran: Deployment, load: Load, figure: Figure) -> Measurement:
     """The figure in SI units, with everything that a forecast of it needs."""
+    later = figure.quantity == "ttft_s" and figure.stat == "median" and load.n_requests > OPENING * load.concurrency
     value = figure.scale / figure.stated if figure.inverse else figure.stated / figure.scale
     return Measurement(
         file=raw.file, line=raw.line, columns=raw.columns, id=cells.text(raw.columns, "id", f"{raw.file}:{raw.line}"),
@@ -50,7 +53,7 @@ def measurement(raw: Raw, source: str, tier: str, ran: Deployment, load: Load, f
         model=ran.model, machine=ran.machine, engine=ran.engine, weights=ran.weights, kv=ran.kv, moe=ran.moe,
         tp=ran.tp, pp=ran.pp, ep=ran.ep, dp=ran.dp, replicas=ran.replicas,
         concurrency=load.concurrency, prompt=load.prompt, output=load.output, depth=load.depth,
-        n_requests=load.n_requests, limits=load.limits,
+        n_requests=math.inf if later else load.n_requests, limits=load.limits,
     )  # fmt: skip
 
 

@@ -98,7 +98,9 @@ def _ran(raw: Raw, known: dict[str, Any], defaults: Defaults) -> Deployment:
     machine = names.machine(hardware, n_gpus)
     precision = cells.text(row, "weight_precision", defaults.weights or "")
     quantized = engine == "trtllm" and precision in QUANTIZED_CACHE
-    quantized |= known.get("inferencemax", False) and quantizes_cache(engine, hardware, precision, exact=False)
+    quantized |= known.get("inferencemax", False) and quantizes_cache(
+        engine, model.id, hardware, precision, exact=False
+    )
     kv = cells.text(row, "kv_precision", defaults.kv or ("8" if quantized else ""))
     ran = deployment(model, machine, engine, names.precision(precision, model.id), kv)
     ep = _whole(row, "ep") or 1
@@ -140,8 +142,8 @@ def _load(row: dict[str, str], known: dict[str, Any], notes: str) -> Load:
 
 def _limits(row: dict[str, str], ran: Deployment, users: int) -> dict[str, float]:
     lengths = [round(cells.length(cells.text(row, name), name)) for name in ("isl", "osl")]
-    hardware, version = cells.text(row, "hardware"), cells.text(row, "engine_version")
-    return settings(ran.engine, hardware, cells.text(row, "model"), ran.tp, (*lengths, users), False, version)
+    hardware, precision, version = (cells.text(row, n) for n in ("hardware", "weight_precision", "engine_version"))
+    return settings(ran, hardware, precision, (*lengths, users), False, version)
 
 
 def _users(stated: str, row: dict[str, str], known: dict[str, Any], asked: float | None) -> int:
