@@ -82,7 +82,8 @@ def test_no_request_is_lost_or_done_twice(scenario: Scenario) -> None:
     ended = outcome.timeline["done"]
     assert np.all(np.diff(ended, prepend=0) > 0) and ended[-1:].sum() == done.sum()
     clock = outcome.timeline["clock_s"]  # each step with which sequences end, with as many as it ends
-    np.testing.assert_array_equal(np.repeat(clock, np.diff(ended, prepend=0).astype(int)), np.sort(outcome.finish_s[done]))
+    at = np.repeat(clock, np.diff(ended, prepend=0).astype(int))
+    np.testing.assert_array_equal(at, np.sort(outcome.finish_s[done]))
 
 
 @given(scenarios())
@@ -213,6 +214,6 @@ def test_the_loop_of_a_lane_is_one_kernel() -> None:
         state = serving.start(policy, requests, RING, PHASES, 2 * N)
         alone = serving.advance.lower(tables, which, policy, requests, state, 10**6).compile().as_text()
         bound = np.array([10**6])
-        mapped = serving.serve_each.lower(tables, which, policy, requests, bound, RING, PHASES, 2 * N).compile().as_text()
+        mapped = serving.serve_each.lower(tables, which, policy, requests, bound, RING, PHASES, N).compile().as_text()
     assert "xla_cpu_small_call" in alone
     assert "xla_cpu_small_call" in mapped
