@@ -235,9 +235,12 @@ def arrivals(policy: Policy, requests: Requests, state: State) -> tuple[Array, A
     def given() -> tuple[Array, Array, Array]:
         return take(requests.arrival_s, lane.head), take(requests.arrival_s, lane.head + 1), jnp.zeros_like(lane.clock_s)
 
-    closed = jax.lax.cond(jnp.any(policy.users > 0), released, given)
-    both = [jnp.where(lane.head + i < requests.n_requests, closed[i], jnp.inf) for i in range(2)]
-    return both[0], both[1], closed[2]
+    def chosen() -> tuple[Array, ...]:
+        return tuple(jnp.where(policy.users > 0, *pair) for pair in zip(released(), given(), strict=True))
+
+    found = jax.lax.cond(jnp.any(policy.users > 0), chosen, given)
+    both = [jnp.where(lane.head + i < requests.n_requests, found[i], jnp.inf) for i in range(2)]
+    return both[0], both[1], found[2]
 
 
 def run(

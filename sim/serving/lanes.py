@@ -34,6 +34,7 @@ from kernels.stride import BINS, BINS_PER_OCTAVE, HORIZON, SHORTEST_S
 
 GROUP_REQUESTS = 1 << 16  # requests of a group of lanes that go to the device together
 SLICE_TURNS = 1 << 18  # turns between two reports of progress, about half a second
+Group = list[tuple["Lane", np.ndarray]]  # lanes of one shape, and (N,) which requests of each are served
 Progress = Callable[[int], None]  # told how many requests are done since it was last called
 
 
@@ -138,19 +139,25 @@ def _power(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _run(
-    group: list[tuple[Lane, np.ndarray]], most_turns: int | None, progress: Progress | None
-) -> list[Outcome]:
+def _run(group: Group, most_turns: int | None, progress: Progress | None) -> list[Outcome]:
+    (shape,) = _by_shape(*zip(*group, strict=True))
+    bound = np.array([_bound(lane, keep) if most_turns is None else most_turns for lane, keep in group])
     with jax.enable_x64(True):
-        (n, ring, phases, entries), = _by_shape(*zip(*group, strict=True))
-        tables, which = _tables([lane.table for lane, _ in group])
-        policy = _policy([lane.rules for lane, _ in group], [lane for lane, _ in group])
-        requests = _requests(group, n)
-        bound = np.array([_bound(lane, keep) if most_turns is None else most_turns for lane, keep in group])
-        state = serving.serve_each(tables, which, policy, requests, bound, ring, phases, entries)
-        state = jax.tree.map(np.asarray, state)
+        state = jax.tree.map(np.asarray, serving.serve_each(*lower(group, shape[0]), bound, *shape[1:]))
     if progress is not None:
         progress(int(state.lane.n_done.sum()))
+    return outcomes(state, group)
+
+
+def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests]:
+    """What `kernels.serving` takes of lanes, filled up to n requests each: tables, which of them, rules, requests."""
+    tables, which = _tables([lane.table for lane, _ in group])
+    policy = _policy([lane.rules for lane, _ in group], [lane for lane, _ in group])
+    return tables, which, policy, _requests(group, n)
+
+
+def outcomes(state: State, group: Group) -> list[Outcome]:
+    """What became of the requests of lanes, from the state that they ended in, as numpy arrays."""
     return [_outcome(jax.tree.map(lambda a, i=i: a[i], state), *one) for i, one in enumerate(group)]
 
 
@@ -185,7 +192,7 @@ def _policy(rules: list[Rules], lanes: list[Lane]) -> Policy:
     )
 
 
-def _requests(group: list[tuple[Lane, np.ndarray]], n: int) -> Requests:
+def _requests(group: Group, n: int) -> Requests:
     arrival = np.zeros((len(group), n))
     tokens = np.ones((len(group), n, 2), np.int32)
     for i, (lane, keep) in enumerate(group):
