@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from sim import errors
-from sim.config import Deployment, Objectives, Scenario, load_scenario
+from sim.config import Deployment, Scenario, load_scenario
 from sim.errors import RoofcastError, sentence
 from sim.intervals import check_level
+from sim.objectives import Objectives
 from sim.profiles import PRIORS, Source, named
 from sim.report.number import show
 from sim.results import Result
@@ -37,7 +38,7 @@ SUMMARY_UNITS = {
 }
 AT_LEVEL = ("ttft_s", "tpot_s", "output_tokens_per_s", "usd_per_hour", "usd_per_mtok")
 SAME_NAME = ("engine", "gpus", "tp", "pp", "ep", "dp", "replicas", "weights", "kv",
-             "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization", "gpu_layers",
+             "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization", "kv_blocks", "gpu_layers",
              "cpu_moe_frac")  # fmt: skip
 
 
