@@ -132,7 +132,7 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
     rows = read(policy, requests, state)
     lane, one, middle = state.lane, rows.one, state.lane.partial >= 0
     live = lane.n_done < requests.n_requests
-    may_admit = admits(lane, rows.arrives_s)
+    may_admit = admits(policy, lane, rows.arrives_s)
     over = overfull(policy, lane, may_admit)
     plan = plan_chunk(policy, lane, one, middle)
     preempting = live & (over | (may_admit & middle & ~plan.fits))
@@ -170,10 +170,11 @@ def entry_of_none(lane: Lane) -> Array:
     return jnp.zeros((len(lane.step), PHASE + lane.phases.shape[1]), jnp.int32)
 
 
-def admits(lane: Lane, arrives_s: Array) -> Array:
+def admits(policy: Policy, lane: Lane, arrives_s: Array) -> Array:
     """Whether a turn looks at a prompt: one that is under way, or the head of the line."""
     forming = lane.forming
-    waits = (arrives_s <= lane.clock_s) & ~forming.preempted
+    looks = (lane.n_decode == 0) | (lane.step % policy.admission_steps == 0)
+    waits = (arrives_s <= lane.clock_s) & ~forming.preempted & looks
     return ((lane.partial >= 0) | waits) & (forming.left_tokens > 0) & ~forming.closed
 
 
@@ -188,7 +189,7 @@ def read(policy: Policy, requests: Requests, state: State) -> Rows:
     lane = state.lane
     middle = lane.partial >= 0
     arrives_s, next_s, done = arrivals(policy, requests, state)
-    last = overfull(policy, lane, admits(lane, arrives_s)) & ~middle
+    last = overfull(policy, lane, admits(policy, lane, arrives_s)) & ~middle
     request = jnp.where(middle, lane.partial, lane.head - last)
     tokens = take(requests.tokens, request)
     b = len(request)

@@ -35,6 +35,7 @@ class Policy:
     reserves: Array  # bool: a sequence gets the blocks of its prompt and output when it starts
     whole_gate: Array  # bool: it starts only where all that it holds by now fits
     watermark_blocks: Array  # int32 that admission leaves free while something runs
+    admission_steps: Array  # int32 of decode from one look at new prompts to the next
     caches_prefix: Array  # bool: freed blocks are found again until they are used for something else
     users: Array  # int32 of a closed loop; 0: requests arrive by themselves
     think_s: Array  # float64 from an answer to the user's next request

@@ -41,6 +41,8 @@ def measure(
     ahead = blocks_ahead(policy, lane)
     leaves = jnp.where(jnp.any(soon > 0, axis=1), jnp.argmax(soon > 0, axis=1) + 1, HORIZON)
     n_steps = jnp.minimum(jnp.minimum(straight, leaves), until_full(policy, lane, ahead))
+    looks = jnp.where(policy.admission_steps > 1, policy.admission_steps - lane.step % policy.admission_steps, NEVER)
+    n_steps = jnp.minimum(n_steps, looks)
     gap = jnp.where(lane.n_decode < policy.max_sequences, arrival - lane.clock_s, jnp.inf)
     n_steps = jnp.minimum(n_steps, until(gap, first, growth))
     alone = prompts | forming.preempted | (lane.paused_s > 0)  # the next step may hold others

@@ -50,6 +50,7 @@ class Rules:
     whole_gate: bool = True
     watermark_blocks: int = 0
     prefix_tokens: int = 0  # of a system prompt that all prompts begin with, and none of them is
+    admission_steps: int = 1
     caches_prefix: bool = True
 
     @property

@@ -77,7 +77,7 @@ def run(path: str | os.PathLike[str], *, profile: Source = None, interval: float
             results[deployment.label] = evaluate(deployment, scenario, profile, level)
     recommended = None
     with _placed(f"{path}: recommend", problems):
-        recommended = recommendation(scenario, profile)
+        recommended = recommendation(scenario, profile, level)
     if problems:
         raise RoofcastError(*problems)
     return ScenarioResult(scenario, results, summary(scenario, results), recommended)
@@ -180,7 +180,7 @@ def _verdict(levels: list[dict[str, Any]], missed: list[list[str]], best: int | 
     return f"up to {asked[best]}{waiting}; at {asked[best + 1]}: {', '.join(missed[best + 1])}"
 
 
-def recommendation(scenario: Scenario, profile: Source) -> Result | None:
+def recommendation(scenario: Scenario, profile: Source, interval: float | None) -> Result | None:
     """What `sim.recommend` finds for the scenario's highest level, where the file asks for it."""
     limits, workload, objectives = scenario.recommend, scenario.workload, scenario.objectives
     if limits is None:
@@ -200,4 +200,5 @@ def recommendation(scenario: Scenario, profile: Source) -> Result | None:
         precision_floor=limits.precision_floor,
         top=limits.top,
         profile=profile,
+        interval=interval,
     )
