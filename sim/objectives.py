@@ -19,8 +19,8 @@ class Objectives(Table):
 
     Without traffic `ttft_s` and `tpot_s` limit the figures of a concurrency level. With traffic they and `e2e_s` limit
     each request: those that keep to all of them are goodput, and `goodput_frac` of the requests must be (default 0.9).
-    `ttft_p99_s` and its like limit percentiles over the requests of a run (of ITL: over its tokens). A request is also
-    held to the limit of the highest percentile where it has no limit of its own.
+    `ttft_p99_s` and its like limit percentiles over the requests of a run (of ITL: over its tokens). Where a metric has
+    no limit for each request, goodput holds them to that of its highest percentile, if that is above the median.
     """
 
     ttft_s: Seconds | None = None
@@ -60,10 +60,18 @@ class Objectives(Table):
         limits = {}
         for metric in PER_REQUEST:
             own = getattr(self, f"{metric}_s")
-            names = [f"{metric}_p{q}_s" for q in reversed(PERCENTILES) if f"{metric}_p{q}_s" in given]
-            if own is not None or names:
-                limits[metric] = own if own is not None else given[names[0]]
+            tails = [limit for q in PERCENTILES if q > 50 and (limit := given.get(f"{metric}_p{q}_s")) is not None]
+            if own is not None or tails:
+                limits[metric] = tails[-1] if own is None else own
         return limits
+
+    @property
+    def least_goodput_frac(self) -> float:
+        """Share of the requests that must be goodput: 0 where neither it nor a limit for each request is given."""
+        if self.goodput_frac is not None:
+            return self.goodput_frac
+        single = any(getattr(self, f"{metric}_s") is not None for metric in PER_REQUEST)
+        return ATTAINMENT_FRAC if single else 0.0
 
     @property
     def of_a_simulation(self) -> tuple[str, ...]:

@@ -6,6 +6,10 @@ import numpy as np
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+_UNITS = (
+    "_requests_per_s", "_tokens_per_s", "_per_token", "_per_hour", "_per_mtok", "_per_mtok_total", "_frac", "_per_s",
+    "_s", "_w",
+)  # fmt: skip
 
 
 def mean_and_interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -25,10 +29,8 @@ def mean_and_interval(values: np.ndarray) -> tuple[float, float, float]:
     return mean, max(mean - half, 0.0), mean + half
 
 
-def interval_names(name: str, unit_of: str) -> tuple[str, str]:
-    """Names of the two ends: `ttft_p99_low_s` and `ttft_p99_high_s` of `ttft_p99_s`."""
-    for end in ("_requests_per_s", "_tokens_per_s", "_per_token", "_per_hour", "_frac", "_s", "_w"):
-        if unit_of and name.endswith(end):
-            stem = name.removesuffix(end)
-            return f"{stem}_low{end}", f"{stem}_high{end}"
-    return f"{name}_low", f"{name}_high"
+def interval_names(name: str) -> tuple[str, str]:
+    """Names of the two ends, the unit last: `ttft_p99_low_s` and `ttft_p99_high_s` of `ttft_p99_s`."""
+    unit = next((unit for unit in _UNITS if name.endswith(unit)), "")
+    stem = name.removesuffix(unit)
+    return f"{stem}_low{unit}", f"{stem}_high{unit}"
