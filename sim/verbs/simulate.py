@@ -234,7 +234,7 @@ def _provenance(plan: _Plan, label: str) -> tuple[str, ...]:
         one = plan.served[label]
         told = "as stated" if one.blocks_from == "stated" else "from memory"
         copies = f" in each of {one.replicas} replicas, which get requests in turn" if one.replicas > 1 else ""
-        notes.append(f"KV cache: {one.rules.n_blocks:,} blocks of {one.rules.block_tokens} tokens, {told}{copies}")
+        notes.append(f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {one.rules.block_tokens} tokens, {told}{copies}")
     if first.hashes is not None:
         notes.append("hash_ids of the trace are not used: no prompt shares blocks with another")
     n = plan.traffic.replications
