@@ -56,7 +56,7 @@ def _duration(run: Run) -> float:
 
 
 def _latencies(run: Run) -> dict[str, float]:
-    columns = {}
+    columns: dict[str, float] = {}
     for metric in ("ttft", "tpot", "e2e"):
         known = getattr(run, f"{metric}_s")
         known = known[~np.isnan(known)]

@@ -92,7 +92,6 @@ def evaluate(deployment: Deployment, scenario: Scenario, profile: Source, interv
     """The deployment's estimate over the levels, its `why` telling which objectives each level misses."""
     workload, objectives = scenario.workload, scenario.objectives
     given = {name: getattr(deployment, name) for name in SAME_NAME}
-    assert workload.prompt_tokens is not None and workload.output_tokens is not None  # there is no traffic
     result = estimate(
         deployment.model,
         deployment.hardware,
@@ -176,6 +175,7 @@ def recommendation(scenario: Scenario, profile: Source, interval: float | None) 
     limits, workload, objectives = scenario.recommend, scenario.workload, scenario.objectives
     if limits is None:
         return None
+    assert workload.prompt_tokens is not None and workload.output_tokens is not None  # there is no traffic
     return recommend(
         users=workload.levels[-1],
         prompt=workload.prompt_tokens,

@@ -24,6 +24,7 @@ from sim.serving.runs import Run, deal, gather
 from sim.traffic import Requests, Traffic, draw
 from sim.verbs.deployments import SAME_NAME, placed, profile_of
 from sim.verbs.estimate import provenance
+from sim.verbs.stated import check_progress
 
 File = str | os.PathLike[str]
 Progress = Callable[[str, int, int], None]  # what, requests done, requests in all
@@ -87,11 +88,13 @@ def simulate_many(
     progress: Progress | None = None,
 ) -> list[Simulation]:
     """As `simulate`, of several scenarios in one batch, which is faster than one after the other."""
+    if progress is not None:
+        check_progress(progress)
+    several = [scenarios] if isinstance(scenarios, Scenario | str | os.PathLike) else scenarios
     problems: list[str] = []
     plans = []
-    for scenario in scenarios:
-        place = "" if isinstance(scenario, Scenario) else str(scenario)
-        with placed(place if isinstance(scenario, Scenario) else "", problems):
+    for scenario in several:
+        with placed("", problems):
             plans.append(_plan(scenario, seed, replications, profile))
     if problems:
         raise RoofcastError(*dict.fromkeys(problems))
@@ -106,11 +109,8 @@ def _plan(given: Scenario | File, seed: int | None, replications: int | None, pr
     if scenario.traffic is None:
         hint = "write [traffic] with requests_per_s, users or path, or take roofcast run"
         raise RoofcastError(sentence("there is no traffic to simulate", sentence("traffic", place), hint))
+    traffic = _with(scenario.traffic, seed, replications)
     problems: list[str] = []
-    with placed("", problems):
-        traffic = _with(scenario.traffic, seed, replications)
-    if problems:
-        raise RoofcastError(*problems)
     source = profile_of(scenario, path) if profile is None else profile
     requests: dict[float, list[Requests]] = {}
     with placed(place, problems):
@@ -122,14 +122,18 @@ def _plan(given: Scenario | File, seed: int | None, replications: int | None, pr
             asked[deployment.label] = _asked(deployment, scenario, requests, source)
     if problems:
         raise RoofcastError(*problems)
-    ready: dict[str, Served] = {}
-    unfit: dict[str, str] = {}
+    return _Plan(scenario, traffic, requests, asked, *_ready(asked, traffic.system_prompt_tokens or 0))
+
+
+def _ready(asked: dict[str, Request], prefix_tokens: int) -> tuple[dict[str, Served], dict[str, str]]:
+    """Each deployment ready for traffic, or why it cannot be."""
+    ready, unfit = {}, {}
     for label, request in asked.items():
         try:
-            ready[label] = served(request, prefix_tokens=traffic.system_prompt_tokens or 0)
+            ready[label] = served(request, prefix_tokens=prefix_tokens)
         except RoofcastError as error:
             unfit[label] = "; ".join(error.problems)
-    return _Plan(scenario, traffic, requests, asked, ready, unfit)
+    return ready, unfit
 
 
 def _with(traffic: Traffic, seed: int | None, replications: int | None) -> Traffic:
@@ -141,9 +145,10 @@ def _with(traffic: Traffic, seed: int | None, replications: int | None) -> Traff
         return Traffic.model_validate(traffic.model_dump(exclude_none=True) | changes)
     except ValidationError as error:
         first = error.errors()[0]
-        told: dict[str, str] = first.get("ctx", {}).get("problems", {})
-        key, what = next(iter(told.items()), (str(first["loc"][0]), f"{first['msg']}, got {shown(first['input'])}"))
-        raise RoofcastError(sentence(what, key)) from None
+        told: dict[str, str] = first.get("ctx", {}).get("problems") or {
+            str(first["loc"][0]): f"{first['msg'].lower()}, got {shown(first['input'])}"
+        }
+        raise RoofcastError(*(sentence(what, key) for key, what in told.items())) from None
 
 
 def _drawn(scenario: Scenario, traffic: Traffic, folder: Path) -> dict[float, list[Requests]]:
@@ -234,7 +239,9 @@ def _provenance(plan: _Plan, label: str) -> tuple[str, ...]:
         one = plan.served[label]
         told = "as stated" if one.blocks_from == "stated" else "from memory"
         copies = f" in each of {one.replicas} replicas, which get requests in turn" if one.replicas > 1 else ""
-        notes.append(f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {one.rules.block_tokens} tokens, {told}{copies}")
+        notes.append(
+            f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {one.rules.block_tokens} tokens, {told}{copies}"
+        )
     if first.hashes is not None:
         notes.append("hash_ids of the trace are not used: no prompt shares blocks with another")
     n = plan.traffic.replications
