@@ -80,7 +80,7 @@ def entry_of(policy: Policy, one: Candidate, phase: Array, n_phases: int) -> Arr
     n_blocks = blocks_of(policy, jnp.where(policy.reserves, final + 1, final))
     half = (final % policy.block_tokens > 0) & ~policy.reserves
     one_hot = jnp.arange(n_phases)[None] == (phase % policy.block_tokens)[:, None]
-    columns = jnp.stack([jnp.ones_like(final), final, n_blocks, half.astype(jnp.int32)], axis=1)
+    columns = jnp.stack([jnp.zeros_like(final), jnp.ones_like(final), final, n_blocks, half.astype(jnp.int32)], axis=1)
     return jnp.concatenate([columns, one_hot & ~policy.reserves[:, None]], axis=1).astype(jnp.int32)
 
 
@@ -156,13 +156,17 @@ def admit(
         partial_tokens=jnp.where(where, plan.depth + plan.n_tokens, lane.partial_tokens),
         totals=lane.totals + hit,
     )
-    return after, Edit(where, one.request, whole, times, ends, last, entry)
+    now = ends & (last < lane.step + policy.mixes_prefill)
+    ending = after.forming.ending + jnp.where(now[:, None], entry, 0)
+    after = replace(after, forming=replace(after.forming, ending=ending))
+    return after, Edit(where, one.request, whole, times, ends & ~now, last, entry)
 
 
 def add_chunk(
-    table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array, ends: Array
+    table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array
 ) -> Forming:
     """The forming step with a chunk more."""
+    ends = where & (plan.depth + plan.n_tokens == plan.n_all)
     memory, compute = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))
     n_tokens = jnp.where(where, plan.n_tokens, 0)
     resumed = ends & (one.whole[:, GENERATED] > 0)

@@ -226,7 +226,7 @@ def _outcome(state: State, lane: Lane, keep: np.ndarray) -> Outcome:
         clock_s=float(small.clock_s),
         totals=dict(zip(TOTALS, small.totals.tolist(), strict=True)),
         itl_edges_s=SHORTEST_S * 2.0 ** (np.arange(BINS + 1) / BINS_PER_OCTAVE),
-        itl_tokens=state.histogram,
+        itl_tokens=state.decoded + state.joined + state.resumed,
         timeline={
             "clock_s": ended[:, END_CLOCK], "running": ended[:, END_RUNNING],
             "blocks": ended[:, END_BLOCKS] + lane.rules.prefix_blocks, "done": ended[:, END_DONE],
