@@ -19,7 +19,7 @@ from sim.serving.runs import Run
 
 _POINTS = 800  # of a line over time
 _DOTS = 3000  # requests that are drawn
-_OVER_TIME = ("waiting requests", "sequences in the batch", "KV cache in use", "TTFT")
+_OVER_TIME = ("waiting requests", "running requests", "KV cache in use", "TTFT")
 _OVER_LOAD = (("ttft", "TTFT"), ("tpot", "TPOT"), ("e2e", "E2E"))
 Runs = Mapping[tuple[str, float], Sequence[Run]]
 
@@ -63,16 +63,16 @@ def _label(name: str, drawn: Mapping[str, float], unit: str) -> str:
 
 
 def _timeline(panels: np.ndarray, run: Run, color: str) -> None:
-    """Queue, batch and KV cache as steps, TTFT as a dot for each request at its arrival."""
-    times, length = queue_length(run)
-    end = max(outcome.clock_s for outcome in run.outcomes)
-    at = np.linspace(0.0, end, _POINTS)
+    """Queue, requests started but not done, and KV cache as steps; TTFT as a dot for each request at its arrival.
+
+    The KV cache is known at the steps with which requests end, and drawn as constant in between.
+    """
+    at = np.linspace(0.0, max(outcome.clock_s for outcome in run.outcomes), _POINTS)
     blocks = run.served.rules.n_blocks * len(run.outcomes)
-    lines = (
-        _steps(times, length, at),
-        np.sum([_steps(o.timeline["clock_s"], o.timeline["running"], at) for o in run.outcomes], axis=0),
-        np.sum([_steps(o.timeline["clock_s"], o.timeline["blocks"], at) for o in run.outcomes], axis=0) / blocks,
-    )
+    started, finished = (np.sort(times[~np.isnan(times)]) for times in (run.scheduled_s, run.finish_s))
+    running = np.searchsorted(started, at, "right") - np.searchsorted(finished, at, "right")
+    held = np.sum([_steps(o.timeline["clock_s"], o.timeline["blocks"], at) for o in run.outcomes], axis=0) / blocks
+    lines = (_steps(*queue_length(run), at), running, np.where(running > 0, held, 0.0))
     for axes, values in zip(panels, lines, strict=False):
         axes.plot(at, values, color=color, linewidth=1.2)
     every = -(-len(run.arrival_s) // _DOTS)

@@ -54,8 +54,9 @@ def unfit_row(level: float, why: str) -> Row:
 def missed(row: Mapping[str, Any], objectives: Objectives) -> list[str]:
     """What a level misses, in words and numbers; what makes all figures doubtful first."""
     wrong = []
-    if row["queue_growth_requests_per_s"] > 0:
-        wrong.append(f"unstable: the queue grows by {row['queue_growth_requests_per_s']:.2g} requests/s")
+    growth = row["queue_growth_requests_per_s"]
+    if growth > 0:
+        wrong.append(f"unstable: the queue grows by {f'{growth:.2g}' if growth < 10 else f'{growth:,.0f}'} requests/s")
     if not row["complete"]:
         done = f"{significant(row['n_finished'])} of {significant(row['n_requests'])} requests"
         wrong.append(f"unfinished: the run met its bound with {done} done")

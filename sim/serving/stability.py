@@ -6,8 +6,8 @@ since a long queue is worked off the windows lean against each other, so that th
 scatter says. An overloaded queue drifts: its windows are as good as independent. It is called unstable where the mean
 of d is above 0 by the one-sided t-test at 5 % (over all windows of all replications), which thus errs to the side of
 "stable": of 60 Poisson runs of 1,000 requests, none was called unstable at 0.85 to 0.95 of capacity and 2 % at capacity
-itself; 47 % were at 1.1 and 93 % at 1.2 times it, and of three runs together 85 % and all. A run with fewer than LEAST_ARRIVALS in its second half is not judged, nor is a closed loop, whose queue is
-bounded by its users.
+itself; 47 % were at 1.1 and 93 % at 1.2 times it, and of three runs together 85 % and all. A run with fewer than
+LEAST_ARRIVALS in its second half is not judged, nor is a closed loop, whose queue is bounded by its users.
 """
 
 from __future__ import annotations
