@@ -50,16 +50,17 @@ def _is_replaced(file: Path) -> bool:
     return not file.exists() or (file.is_file() and os.access(file.parent, os.W_OK))
 
 
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write the file whole or not at all, through one beside it; devices are written as they are."""
+    data = content.encode() if isinstance(content, str) else content
     file = Path(os.path.realpath(check_writable(path)))
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         if _is_replaced(file):
-            unfinished.write_text(text, encoding="utf-8")
+            unfinished.write_bytes(data)
             os.replace(unfinished, file)
         else:
-            file.write_text(text, encoding="utf-8")
+            file.write_bytes(data)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise RoofcastError(sentence(f"cannot be written: {error.strerror}", clipped(str(path)))) from None

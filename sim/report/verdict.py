@@ -116,11 +116,11 @@ def interval_table(result: Result, loads: Sequence[Column]) -> RenderableType:
     """One row per load: from where to where the share of measurements lies that was asked for."""
     bounded = [(low, high, heading) for low, high, heading in _INTERVALS if low in result]
     columns = [Column(heading, heading) for _, _, heading in bounded]
-    rows = [row | {heading: _span(low, row[low], row[high]) for low, high, heading in bounded} for row in result.rows()]
+    rows = [row | {heading: span(low, row[low], row[high]) for low, high, heading in bounded} for row in result.rows()]
     return grid([*loads, *columns], rows, f"\n{100 * result.details['interval']:g} % interval")
 
 
-def _span(name: str, low: float | None, high: float | None) -> str:
+def span(name: str, low: float | None, high: float | None) -> str:
     """`9.8 to 12.9 ms`; with both units where they differ, and none where the heading has it."""
     if low is None or high is None:
         return ABSENT
