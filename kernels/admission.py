@@ -84,9 +84,7 @@ def entry_of(policy: Policy, one: Candidate, phase: Array, n_phases: int) -> Arr
     return jnp.concatenate([columns, one_hot & ~policy.reserves[:, None]], axis=1).astype(jnp.int32)
 
 
-def preempt(
-    policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Array, over: Array
-) -> tuple[Lane, Edit]:
+def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Array, over: Array) -> tuple[Lane, Edit]:
     """The last request that runs gives up its blocks and goes to the head of the line; one that is done is passed.
 
     over: because decode lacks blocks; else it is a prompt that lacks them itself, after decode has taken its own.
@@ -162,9 +160,7 @@ def admit(
     return after, Edit(where, one.request, whole, times, ends & ~now, last, entry)
 
 
-def add_chunk(
-    table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array
-) -> Forming:
+def add_chunk(table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array) -> Forming:
     """The forming step with a chunk more."""
     ends = where & (plan.depth + plan.n_tokens == plan.n_all)
     memory, compute = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))

@@ -45,9 +45,8 @@ from kernels.serving_types import (
     take,
 )
 from kernels.step_table import A, StepTable
-from kernels.types import pytree
 from kernels.stride import BINS, HORIZON, Stride, amounts, latencies, measure, paused
-
+from kernels.types import pytree
 
 HISTOGRAMS = ("decoded", "joined", "resumed")
 
@@ -106,23 +105,6 @@ def advance(
     return jax.lax.while_loop(going, body, (state, jnp.zeros_like(n_turns)))
 
 
-@partial(jax.jit, static_argnames=("ring", "n_phases", "entries"))
-def serve_each(
-    table: StepTable, which: Array, policy: Policy, requests: Requests, n_turns: Array, ring: int, n_phases: int,
-    entries: int,
-) -> State:  # fmt: skip
-    """Lanes one after the other, each in a loop of its own, which XLA makes one kernel of on a CPU: the axes that
-    `start` and `advance` return. n_turns: (B,) at most of each.
-    """
-
-    def serve(lane: tuple[Array, Policy, Requests, Array]) -> State:
-        own, rules, asked = jax.tree.map(lambda a: a[None], lane[:3])
-        state, _ = advance(table, own, rules, asked, start(rules, asked, ring, n_phases, entries), lane[3])
-        return jax.tree.map(lambda a: a[0], state)
-
-    return jax.lax.map(serve, (which, policy, requests, n_turns))
-
-
 @pytree
 class Rows:
     """What a turn needs of the tables."""
@@ -146,7 +128,9 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
     admitting = live & may_admit & ~preempting
     skipping = admitting & ~middle & (one.whole[:, LAST] < lane.step)
     joining = admitting & plan.fits & ~skipping
-    nothing = Edit(preempting & False, one.request, one.whole, one.times, preempting & False, one.request, entry_of_none(lane))
+    nothing = Edit(
+        preempting & False, one.request, one.whole, one.times, preempting & False, one.request, entry_of_none(lane)
+    )
 
     def joined(lane: Lane) -> tuple[Lane, Edit]:
         lane, edit = admit(policy, lane, one, plan, joining, middle, rows.done <= lane.seen + 1 - policy.users)
@@ -165,7 +149,9 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
     more = skipping | (joining & (forming.left_tokens > 0) & ~forming.preempted & (arrival <= lane.clock_s))
     short = (lane.used_blocks + lane.need_blocks > policy.n_blocks) & (lane.forming.n_chunks == 0)
     where = live & ~preempting & ~more & ~short
-    still = Stride(*(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s)))
+    still = Stride(
+        *(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s))
+    )
     stride = jax.lax.cond(
         jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still
     )
@@ -233,7 +219,11 @@ def arrivals(policy: Policy, requests: Requests, state: State) -> tuple[Array, A
         return jnp.where(early[0], 0.0, times[0]), jnp.where(early[1], 0.0, second), entry[:, END_DONE]
 
     def given() -> tuple[Array, Array, Array]:
-        return take(requests.arrival_s, lane.head), take(requests.arrival_s, lane.head + 1), jnp.zeros_like(lane.clock_s)
+        return (
+            take(requests.arrival_s, lane.head),
+            take(requests.arrival_s, lane.head + 1),
+            jnp.zeros_like(lane.clock_s),
+        )
 
     def chosen() -> tuple[Array, ...]:
         return tuple(jnp.where(policy.users > 0, *pair) for pair in zip(released(), given(), strict=True))
@@ -243,9 +233,7 @@ def arrivals(policy: Policy, requests: Requests, state: State) -> tuple[Array, A
     return both[0], both[1], found[2]
 
 
-def run(
-    policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, arrival_s: Array, soon: Array
-) -> State:
+def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, arrival_s: Array, soon: Array) -> State:
     """Writes the edit, and runs the stride; where nothing runs, the clock goes to the next arrival."""
     lane, forming = state.lane, state.lane.forming
     idle = where & (lane.n_decode == 0) & (forming.n_tokens == 0)
@@ -274,7 +262,10 @@ def run(
         times=put(state.times, edit.where, edit.request, edit.times),
         started=put(state.started, noted, lane.n_started, clock),
         ended=put(state.ended, gone, lane.n_ended, entry),
-        **{name: put(getattr(state, name), weights[:, i] > 0, bins[:, i], weights[:, i], add) for i, name in enumerate(HISTOGRAMS)},
+        **{
+            name: put(getattr(state, name), weights[:, i] > 0, bins[:, i], weights[:, i], add)
+            for i, name in enumerate(HISTOGRAMS)
+        },
     )
 
 
@@ -344,4 +335,6 @@ def put(
     at = jnp.clip(place[0], 0, n - 1)
     old = jax.lax.dynamic_slice_in_dim(flat, at, 1)
     new = value if change is None else change(old, index, value)
-    return jax.lax.dynamic_update_slice_in_dim(flat, jnp.where(where[0], new.astype(a.dtype), old), at, 0).reshape(a.shape)
+    return jax.lax.dynamic_update_slice_in_dim(flat, jnp.where(where[0], new.astype(a.dtype), old), at, 0).reshape(
+        a.shape
+    )

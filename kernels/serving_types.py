@@ -21,7 +21,16 @@ END_STEP, END_CLOCK, END_DONE, END_RUNNING, END_BLOCKS = range(5)
 # it, their cached tokens, blocks, half-filled blocks, phases.
 DATE, COUNT, TOKENS, BLOCKS, HALF, PHASE = range(6)
 DATED = 1 << 20  # entries of `leaving` are date * DATED + count
-TOTALS = ("busy_s", "running_s", "blocks_s", "prefill_tokens", "decode_tokens", "hit_tokens", "context_tokens", "n_steps")
+TOTALS = (
+    "busy_s",
+    "running_s",
+    "blocks_s",
+    "prefill_tokens",
+    "decode_tokens",
+    "hit_tokens",
+    "context_tokens",
+    "n_steps",
+)
 
 
 @pytree

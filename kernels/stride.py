@@ -27,9 +27,7 @@ class Stride:
     clock_s: Array  # at the end
 
 
-def measure(
-    table: StepTable, which: Array, policy: Policy, lane: Lane, soon: Array, arrival: Array
-) -> Stride:
+def measure(table: StepTable, which: Array, policy: Policy, lane: Lane, soon: Array, arrival: Array) -> Stride:
     """The next stride. soon: (B, HORIZON) sequences that end with each of the next steps."""
     forming = lane.forming
     prompts = forming.n_tokens > 0
