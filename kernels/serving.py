@@ -92,17 +92,28 @@ def form(policy: Policy, n_decode: Array, n_phases: int) -> Forming:
 
 @partial(jax.jit, donate_argnums=(4,))
 def advance(
-    table: StepTable, which: Array, policy: Policy, requests: Requests, state: State, n_turns: Array
-) -> tuple[State, Array]:
-    """The lanes after at most n_turns turns, and how many were taken. table: (M, ...); which: (B,) of a lane."""
+    table: StepTable, which: Array, policy: Policy, requests: Requests, state: State, n_turns: Array,
+    until_s: Array | None = None,
+) -> tuple[State, Array]:  # fmt: skip
+    """The lanes after at most n_turns turns, and how many were taken. table: (M, ...); which: (B,) of a lane.
+
+    until_s: (B,) or (), where more requests may yet come: a lane whose clock is there takes no turn, and one that is
+    idle goes no further.
+    """
 
     def going(carry: tuple[State, Array]) -> Array:
-        return (carry[1] < n_turns) & jnp.any(carry[0].lane.n_done < requests.n_requests)
+        return (carry[1] < n_turns) & jnp.any(live(requests, carry[0].lane, until_s))
 
     def body(carry: tuple[State, Array]) -> tuple[State, Array]:
-        return turn(table, which, policy, requests, carry[0]), carry[1] + 1
+        return turn(table, which, policy, requests, carry[0], until_s), carry[1] + 1
 
     return jax.lax.while_loop(going, body, (state, jnp.zeros_like(n_turns)))
+
+
+def live(requests: Requests, lane: Lane, until_s: Array | None) -> Array:
+    """(B,) lanes that have work, and have not reached their bound."""
+    works = lane.n_done < requests.n_requests
+    return works if until_s is None else works & (lane.clock_s < until_s)
 
 
 @pytree
@@ -116,16 +127,19 @@ class Rows:
     soon: Array  # (B, HORIZON) sequences that end with each of the next steps
 
 
-def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, state: State) -> State:
+def turn(
+    table: StepTable, which: Array, policy: Policy, requests: Requests, state: State, until_s: Array | None
+) -> State:
     """One turn of every lane."""
-    rows = read(policy, requests, state)
-    lane, one, middle = state.lane, rows.one, state.lane.partial >= 0
-    live = lane.n_done < requests.n_requests
+    lane, middle = state.lane, state.lane.partial >= 0
+    going = live(requests, lane, until_s)
+    rows = read(policy, requests, state, going)
+    one = rows.one
     may_admit = admits(policy, lane, rows.arrives_s)
     over = overfull(policy, lane, may_admit)
     plan = plan_chunk(policy, lane, one, middle)
-    preempting = live & (over | (may_admit & middle & ~plan.fits))
-    admitting = live & may_admit & ~preempting
+    preempting = going & (over | (may_admit & middle & ~plan.fits))
+    admitting = going & may_admit & ~preempting
     skipping = admitting & ~middle & (one.whole[:, LAST] < lane.step)
     joining = admitting & plan.fits & ~skipping
     nothing = Edit(
@@ -148,10 +162,11 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
     arrival = jnp.where(joining & ~middle, rows.next_arrives_s, rows.arrives_s)
     more = skipping | (joining & (forming.left_tokens > 0) & ~forming.preempted & (arrival <= lane.clock_s))
     short = (lane.used_blocks + lane.need_blocks > policy.n_blocks) & (lane.forming.n_chunks == 0)
-    where = live & ~preempting & ~more & ~short
+    where = going & ~preempting & ~more & ~short
     still = Stride(
         *(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s))
     )
+    arrival = arrival if until_s is None else jnp.minimum(arrival, until_s)
     stride = jax.lax.cond(
         jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still
     )
@@ -177,7 +192,7 @@ def overfull(policy: Policy, lane: Lane, may_admit: Array) -> Array:
     return over & (policy.mixes_prefill | ((lane.forming.n_chunks == 0) & ~may_admit))
 
 
-def read(policy: Policy, requests: Requests, state: State) -> Rows:
+def read(policy: Policy, requests: Requests, state: State, going: Array) -> Rows:
     """The rows of the next turn."""
     lane = state.lane
     middle = lane.partial >= 0
@@ -193,8 +208,7 @@ def read(policy: Policy, requests: Requests, state: State) -> Rows:
     ring = state.leaving.shape[1]
     slots = (lane.step[:, None] + jnp.arange(HORIZON, dtype=jnp.int32)[None]) & (ring - 1)
     flat = jnp.arange(b, dtype=jnp.int32)[:, None] * ring + slots
-    live = jnp.any(lane.n_done < requests.n_requests)
-    found = jax.lax.cond(live, lambda: state.leaving.reshape(-1)[flat], lambda: jnp.zeros(flat.shape, jnp.int64))
+    found = jax.lax.cond(jnp.any(going), lambda: state.leaving.reshape(-1)[flat], lambda: jnp.zeros(flat.shape, jnp.int64))
     dates = lane.step[:, None].astype(jnp.int64) + jnp.arange(HORIZON)[None]
     soon = jnp.where(found // DATED == dates, found % DATED, 0).astype(jnp.int32)
     return Rows(one, arrives_s, next_s, done, soon)
