@@ -113,12 +113,13 @@ def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Pro
         group = [(lanes[i], served[i]) for i in ids]
         finished.update(zip(ids, _run(group, shapes[ids[0]], most_turns, progress), strict=True))
 
-    with ThreadPoolExecutor(_n_workers() if alone else 1) as pool:
+    with ThreadPoolExecutor(n_workers() if alone else 1) as pool:
         list(pool.map(work, jobs.values()))
     return [finished[i] for i in range(len(lanes))]
 
 
-def _n_workers() -> int:
+def n_workers() -> int:
+    """Cores that may be used."""
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -141,27 +142,36 @@ def _rounded(n: int, least: int, factor: int) -> int:
     return least
 
 
-def _power(n: int) -> int:
+def power(n: int) -> int:
+    """The next power of two."""
     return 1 << (n - 1).bit_length()
 
 
 def _run(group: Group, room: tuple[int, int, int], most_turns: int | None, progress: Progress | None) -> list[Outcome]:
     n, ring, phases = room
-    bound = max(_bound(lane, keep) for lane, keep in group) if most_turns is None else most_turns
+    bound = max(most(lane, keep) for lane, keep in group) if most_turns is None else most_turns
     with jax.enable_x64(True):
         tables, which, policy, requests = lower(group, n)
         state = serving.start(policy, requests, ring, phases, 2 * n)
-        taken = done = 0
-        while True:
-            slice_ = min(SLICE_TURNS, bound - taken)
-            state, turns = serving.advance(tables, which, policy, requests, state, slice_)
-            taken += int(turns)
-            now = int(state.lane.n_done.sum())
-            if progress is not None:
-                progress(now - done)
-            done = now
-            if int(turns) < slice_ or taken >= bound:
-                return outcomes(jax.tree.map(np.asarray, state), group)
+        return outcomes(to_the_end(tables, which, policy, requests, state, bound, progress), group)
+
+
+def to_the_end(
+    tables: StepTable, which: np.ndarray, policy: Policy, requests: Requests, state: State, bound: int,
+    progress: Progress | None,
+) -> State:  # fmt: skip
+    """Lanes once all that they were asked is done, or at their bound of turns, as numpy arrays."""
+    taken, done = 0, int(state.lane.n_done.sum())
+    while True:
+        slice_ = min(SLICE_TURNS, bound - taken)
+        state, turns = serving.advance(tables, which, policy, requests, state, slice_)
+        taken += int(turns)
+        now = int(state.lane.n_done.sum())
+        if progress is not None:
+            progress(now - done)
+        done = now
+        if int(turns) < slice_ or taken >= bound:
+            return jax.tree.map(np.asarray, state)
 
 
 def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests]:
@@ -176,8 +186,8 @@ def outcomes(state: State, group: Group) -> list[Outcome]:
     return [_outcome(jax.tree.map(lambda a, i=i: a[i], state), *one) for i, one in enumerate(group)]
 
 
-def _bound(lane: Lane, keep: np.ndarray) -> int:
-    """Turns that suffice unless most work is done over and over: some for each request, chunk and token."""
+def most(lane: Lane, keep: np.ndarray) -> int:
+    """Turns that suffice for a lane unless most work is done over and over: some for each request, chunk and token."""
     prompt, output = lane.prompt_tokens[keep].astype(np.int64), lane.output_tokens[keep].astype(np.int64)
     return int(20 * (prompt // lane.rules.max_batched_tokens + output + 4).sum()) + 1000
 
@@ -187,7 +197,7 @@ def _tables(tables: list[StepTable]) -> tuple[StepTable, np.ndarray]:
     index = {id(table): i for i, table in reversed(list(enumerate(tables)))}
     firsts = sorted(set(index.values()))
     place = {first: i for i, first in enumerate(firsts)}
-    grown = firsts + [firsts[-1]] * (_power(len(firsts)) - len(firsts))
+    grown = firsts + [firsts[-1]] * (power(len(firsts)) - len(firsts))
     stacked = jax.tree.map(lambda *parts: np.stack(parts), *(tables[i] for i in grown))
     return stacked, np.array([place[index[id(table)]] for table in tables], np.int32)
 
