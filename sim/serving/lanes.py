@@ -153,25 +153,17 @@ def _run(group: Group, room: tuple[int, int, int], most_turns: int | None, progr
     with jax.enable_x64(True):
         tables, which, policy, requests = lower(group, n)
         state = serving.start(policy, requests, ring, phases, 2 * n)
-        return outcomes(to_the_end(tables, which, policy, requests, state, bound, progress), group)
-
-
-def to_the_end(
-    tables: StepTable, which: np.ndarray, policy: Policy, requests: Requests, state: State, bound: int,
-    progress: Progress | None,
-) -> State:  # fmt: skip
-    """Lanes once all that they were asked is done, or at their bound of turns, as numpy arrays."""
-    taken, done = 0, int(state.lane.n_done.sum())
-    while True:
-        slice_ = min(SLICE_TURNS, bound - taken)
-        state, turns = serving.advance(tables, which, policy, requests, state, slice_)
-        taken += int(turns)
-        now = int(state.lane.n_done.sum())
-        if progress is not None:
-            progress(now - done)
-        done = now
-        if int(turns) < slice_ or taken >= bound:
-            return jax.tree.map(np.asarray, state)
+        taken = done = 0
+        while True:
+            slice_ = min(SLICE_TURNS, bound - taken)
+            state, turns = serving.advance(tables, which, policy, requests, state, slice_)
+            taken += int(turns)
+            now = int(state.lane.n_done.sum())
+            if progress is not None:
+                progress(now - done)
+            done = now
+            if int(turns) < slice_ or taken >= bound:
+                return outcomes(jax.tree.map(np.asarray, state), group)
 
 
 def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from kernels import serving
 from kernels.routing import route
+from kernels.serving_types import State
 from sim.serving.deployment import Served
-from sim.serving.lanes import Outcome, Progress, lower, most, outcomes, power, shape, to_the_end
+from sim.serving.lanes import Lane, Outcome, Progress, lower, most, outcomes, power, shape
 from sim.serving.runs import LONGER_THAN_CONTEXT, fitting, lanes_of
 from sim.traffic.requests import Requests
 
-SLICE_REQUESTS = 4096  # between two reports of progress, about half a second
+SLICE_REQUESTS = 4096  # between two reports of progress, a fifth of a second
 
 
 def dispatch(
@@ -23,32 +25,32 @@ def dispatch(
     A request that every replica refuses is sent like any other, and takes no place. A request that is longer than the
     context is not sent.
     """
-    sent = np.flatnonzero(fitting(requests, context_tokens))
-    whole = lanes_of(served, requests, np.where(fitting(requests, context_tokens), 0, LONGER_THAN_CONTEXT), 1)[0]
-    keep = ~whole.rules.refuses(whole.prompt_tokens.astype(np.int64) + whole.output_tokens)
-    n, ring, phases = shape(whole, np.ones_like(keep))
-    empty = [(whole, np.zeros_like(keep))] * power(served.replicas)
-    bound = most(whole, keep)
-    with jax.enable_x64(True):
-        tables, which, policy, dealt = lower(empty, n)
-        state, dealt = serving.start(policy, dealt, ring, phases, 2 * n), jax.tree.map(jax.numpy.asarray, dealt)
-        arrival_s, tokens = np.zeros(n), np.zeros((n, 2), np.int32)
-        arrival_s[: len(sent)] = whole.arrival_s
-        tokens[: len(sent)] = np.stack([whole.prompt_tokens, whole.output_tokens], axis=1) * keep[:, None]
-        fixed = (np.int32(served.replicas), served.router == "shortest-queue", np.int64(bound))
-        chosen, done = np.zeros(len(sent), np.int64), 0
-        for first in range(0, len(sent), SLICE_REQUESTS):
-            last = min(first + SLICE_REQUESTS, len(sent))
-            span = (np.int32(first), np.int32(last))
-            dealt, state, to = route(tables, which, policy, dealt, state, arrival_s, tokens, *span, *fixed)
-            chosen[first:last] = np.asarray(to)[first:last]
-            now = int(state.lane.n_done.sum())
-            if progress is not None:
-                progress(now - done)
-            done = now
-        ended = to_the_end(tables, which, policy, dealt, state, bound, progress)
-    replica = np.full(len(requests), LONGER_THAN_CONTEXT)
-    replica[sent] = chosen
+    replica = np.where(fitting(requests, context_tokens), 0, LONGER_THAN_CONTEXT)
+    (whole,) = lanes_of(served, requests, replica, 1)
+    keep = ~whole.rules.refuses(whole.prompt_tokens + whole.output_tokens)
+    chosen, state = _routed(served, whole, keep, progress or (lambda n: None))
+    replica[replica == 0] = chosen
     lanes = lanes_of(served, requests, replica, served.replicas)
-    group = [(lane, keep[chosen == i]) for i, lane in enumerate(lanes)]
-    return replica, outcomes(ended, group)
+    return replica, outcomes(state, [(lane, keep[chosen == i]) for i, lane in enumerate(lanes)])
+
+
+def _routed(served: Served, whole: Lane, keep: np.ndarray, progress: Progress) -> tuple[np.ndarray, State]:
+    """(N,) the replica of each request that is sent, and the state in which the replicas end."""
+    n, ring, phases = shape(whole, np.ones_like(keep))
+    arrival_s, tokens = np.full(n + 1, np.inf), np.zeros((n + 1, 2), np.int32)  # an arrival at the end of time ends all
+    n_sent = len(keep)
+    arrival_s[:n_sent] = whole.arrival_s
+    tokens[:n_sent] = np.stack([whole.prompt_tokens, whole.output_tokens], axis=1) * keep[:, None]
+    fixed = (np.int32(served.replicas), served.router == "shortest-queue", np.int64(most(whole, keep)))
+    chosen, done = np.zeros(n_sent + 1, np.int64), 0
+    with jax.enable_x64(True):
+        tables, which, policy, dealt = lower([(whole, np.zeros_like(keep))] * power(served.replicas), n)
+        state, dealt = serving.start(policy, dealt, ring, phases, 2 * n), jax.tree.map(jnp.asarray, dealt)
+        for first in range(0, n_sent + 1, SLICE_REQUESTS):
+            span = (np.int32(first), np.int32(min(first + SLICE_REQUESTS, n_sent + 1)))
+            dealt, state, to = route(tables, which, policy, dealt, state, arrival_s, tokens, *span, *fixed)
+            chosen[slice(*span)] = np.asarray(to)[slice(*span)]
+            now = int(state.lane.n_done.sum())
+            progress(now - done)
+            done = now
+        return chosen[:-1], jax.tree.map(np.asarray, state)
