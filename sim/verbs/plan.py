@@ -38,6 +38,7 @@ class Plan:
     served: dict[str, Served]
     unfit: dict[str, str]
     folder: Path  # where paths in the scenario begin
+    profile: Source
 
     def longest(self, one: Served) -> int:
         """Tokens of the longest sequence that a deployment takes."""
@@ -75,14 +76,14 @@ def plan_of(given: Scenario | File, seed: int | None, replications: int | None, 
     requests: dict[float, list[Requests]] = {}
     with placed(place, problems):
         named(source)
-        requests = _drawn(scenario, traffic, path.parent)
+        requests = drawn(scenario, traffic, path.parent)
     asked: dict[str, Request] = {}
     for deployment in scenario.deployments if not problems else ():
         with placed(": ".join(filter(None, [place, f'deployment "{deployment.label}"'])), problems):
             asked[deployment.label] = _asked(deployment, scenario, requests, source)
     if problems:
         raise RoofcastError(*problems)
-    return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), path.parent)
+    return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), path.parent, source)
 
 
 def _ready(scenario: Scenario, asked: dict[str, Request], traffic: Traffic) -> tuple[dict[str, Served], dict[str, str]]:
@@ -113,7 +114,8 @@ def _with(traffic: Traffic, seed: int | None, replications: int | None) -> Traff
         raise RoofcastError(*(sentence(what, key) for key, what in told.items())) from None
 
 
-def _drawn(scenario: Scenario, traffic: Traffic, folder: Path) -> dict[float, list[Requests]]:
+def drawn(scenario: Scenario, traffic: Traffic, folder: Path) -> dict[float, list[Requests]]:
+    """The requests of each level of the traffic, and of each replication."""
     workload = scenario.workload
     fixed = {"prompt_tokens": workload.prompt_tokens, "output_tokens": workload.output_tokens}
     return {

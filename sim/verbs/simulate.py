@@ -12,7 +12,7 @@ from sim.objectives import Objectives
 from sim.profiles import Source
 from sim.results import Result
 from sim.serving.batch import Asked, serve_runs
-from sim.serving.levels import level_row, results_of, summary_of, unfit_row
+from sim.serving.levels import level_row, load_unit, results_of, summary_of, unfit_row
 from sim.serving.runs import Run
 from sim.verbs.deployments import placed
 from sim.verbs.plan import File, Plan, plan_of
@@ -105,6 +105,6 @@ def _simulation(plan: Plan, runs: dict[tuple[str, float], tuple[Run, ...]]) -> S
             rows = [unfit_row(level, plan.unfit[label]) for level in plan.traffic.levels]
         else:
             rows = [level_row(level, runs[label, level], objectives) for level in plan.traffic.levels]
-        result = results_of(rows, plan.traffic)
+        result = results_of(rows, load_unit(plan.traffic))
         results[label] = replace(result, provenance=plan.provenance(label))
     return Simulation(plan.scenario, results, summary_of(plan.scenario, plan.traffic, results), runs)
