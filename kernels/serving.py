@@ -163,14 +163,17 @@ def turn(
     more = skipping | (joining & (forming.left_tokens > 0) & ~forming.preempted & (arrival <= lane.clock_s))
     short = (lane.used_blocks + lane.need_blocks > policy.n_blocks) & (lane.forming.n_chunks == 0)
     where = going & ~preempting & ~more & ~short
-    still = Stride(
-        *(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s))
-    )
     arrival = arrival if until_s is None else jnp.minimum(arrival, until_s)
     stride = jax.lax.cond(
-        jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still
+        jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still(lane)
     )
     return run(policy, replace(state, lane=lane), edit, stride, where, arrival, rows.soon)
+
+
+def still(lane: Lane) -> Stride:
+    """No stride."""
+    zero, none = jnp.zeros_like(lane.step), jnp.zeros_like(lane.clock_s)
+    return Stride(n_steps=zero, n_decode=zero, seconds=none, step_s=none, n_blocks=zero, clock_s=none)
 
 
 def entry_of_none(lane: Lane) -> Array:
