@@ -314,7 +314,10 @@ def tally(histogram: Array, bins: Array, weights: Array) -> Array:
     if len(histogram) > 1:
         flat = jnp.arange(len(histogram), dtype=jnp.int32)[:, None] * BINS + bins
         return histogram.reshape(-1).at[flat].add(weights).reshape(histogram.shape)
-    for i in range(bins.shape[1]):
-        old = jax.lax.dynamic_slice_in_dim(histogram[0], bins[0, i], 1)
-        histogram = jax.lax.dynamic_update_slice_in_dim(histogram[0], old + weights[0, i], bins[0, i], 0)[None]
+    n, at = bins.shape[1], bins[0]
+    same = jnp.tril(at[:, None] == at[None, :])  # what is read first lacks what is written before
+    old = jnp.stack([jax.lax.dynamic_index_in_dim(histogram[0], at[i], keepdims=False) for i in range(n)])
+    new, histogram = jax.lax.optimization_barrier((old + same.astype(old.dtype) @ weights[0].astype(old.dtype), histogram))
+    for i in range(n):
+        histogram = jax.lax.dynamic_update_index_in_dim(histogram, new[i][None], at[i], 1)
     return histogram
