@@ -240,12 +240,15 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
     clock = jnp.where(idle, jnp.maximum(arrival_s, clock), clock)
     mask = state.leaving.shape[1] - 1
     slot, last = edit.slot & mask, lane.step + jnp.where(running, stride.n_steps, 0) - 1
-    calendar = put(state.calendar, edit.dated, slot, take(state.calendar, slot) + edit.entry)
-    leaving = put(state.leaving, edit.dated, slot, take(state.leaving, slot) + edit.entry[:, COUNT])
-    gone = running & (take(leaving, last & mask) > 0)
-    leaves = jax.lax.cond(jnp.any(gone), lambda: take(calendar, last & mask), lambda: jnp.zeros_like(edit.entry))
-    leaves = leaves * gone[:, None]
-    nothing = jnp.minimum(leaves[:, COUNT], 0)  # zero, but only known once the row has been read
+    end = last & mask
+    ours = edit.dated & (slot == end)
+    row = take(state.calendar, slot) + edit.dated[:, None] * edit.entry
+    due = take(state.calendar, end) + ours[:, None] * edit.entry
+    row, due = jax.lax.optimization_barrier((row, due))  # read before the first write, or the calendar is copied
+    gone = running & (due[:, COUNT] > 0)
+    leaves = due * gone[:, None]
+    calendar = put(state.calendar, edit.dated, slot, row, row)
+    leaving = put(state.leaving, edit.dated, slot, row[:, COUNT], row[:, COUNT])
     noted = running & ((forming.n_first > 0) | (gone & (stride.n_steps == 0)))
     after = settle(policy, paused(lane, stride, running, clock), stride, leaves, running, where, clock)
     after = replace(after, n_started=lane.n_started + noted)
@@ -254,8 +257,8 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
     bins, weights = latencies(lane, stride, running, clock)
     return State(
         lane=after,
-        leaving=put(leaving, gone, last & mask, nothing),
-        calendar=put(calendar, gone, last & mask, nothing[:, None]),
+        leaving=put(leaving, gone, end, 0, due[:, COUNT]),
+        calendar=put(calendar, gone, end, 0, due),
         whole=put(state.whole, edit.where, edit.request, edit.whole),
         times=put(state.times, edit.where, edit.request, edit.times),
         started=put(state.started, noted, lane.n_started, clock),
@@ -295,9 +298,10 @@ def settle(
     )
 
 
-def put(a: Array, where: Array, index: Array, value: Array) -> Array:
-    """(B, N, ...) with one element, or row, of those lanes written. One lane needs no scatter, which XLA cannot put
-    into a loop that is one kernel.
+def put(a: Array, where: Array, index: Array, value: Array | int, old: Array | None = None) -> Array:
+    """(B, N, ...) with one element, or row, of those lanes written; old: what is there now, if it has been read.
+
+    One lane needs no scatter, which XLA cannot put into a loop that is one kernel.
     """
     flat = a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
     value = jnp.broadcast_to(jnp.asarray(value).astype(a.dtype), (len(a), *a.shape[2:]))
@@ -305,7 +309,7 @@ def put(a: Array, where: Array, index: Array, value: Array) -> Array:
         at = jnp.where(where, jnp.arange(len(a), dtype=jnp.int32) * a.shape[1] + index, len(flat))
         return flat.at[at].set(value, mode="drop", unique_indices=True).reshape(a.shape)
     at = jnp.clip(index[0], 0, len(flat) - 1)
-    new = jnp.where(where[0], value, jax.lax.dynamic_slice_in_dim(flat, at, 1))
+    new = jnp.where(where[0], value, jax.lax.dynamic_slice_in_dim(flat, at, 1) if old is None else old)
     return jax.lax.dynamic_update_slice_in_dim(flat, new, at, 0).reshape(a.shape)
 
 
