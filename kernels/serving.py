@@ -242,9 +242,10 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
     slot, last = edit.slot & mask, lane.step + jnp.where(running, stride.n_steps, 0) - 1
     end = last & mask
     ours = edit.dated & (slot == end)
-    row = take(state.calendar, slot) + edit.dated[:, None] * edit.entry
-    due = take(state.calendar, end) + ours[:, None] * edit.entry
-    row, due = jax.lax.optimization_barrier((row, due))  # read before the first write, or the calendar is copied
+    reads = lambda: (take(state.calendar, slot), take(state.calendar, end))  # noqa: E731
+    # Always so, but XLA does not know it: it would read again after the first write, and copy the calendar for it.
+    row, due = jax.lax.cond(jnp.any(lane.step >= 0), reads, lambda: (jnp.zeros_like(edit.entry),) * 2)
+    row, due = row + edit.dated[:, None] * edit.entry, due + ours[:, None] * edit.entry
     gone = running & (due[:, COUNT] > 0)
     leaves = due * gone[:, None]
     calendar = put(state.calendar, edit.dated, slot, row, row)
@@ -321,7 +322,7 @@ def tally(histogram: Array, bins: Array, weights: Array) -> Array:
     n, at = bins.shape[1], bins[0]
     same = jnp.tril(at[:, None] == at[None, :])  # what is read first lacks what is written before
     old = jnp.stack([jax.lax.dynamic_index_in_dim(histogram[0], at[i], keepdims=False) for i in range(n)])
-    new, histogram = jax.lax.optimization_barrier((old + same.astype(old.dtype) @ weights[0].astype(old.dtype), histogram))
+    new = old + same.astype(old.dtype) @ weights[0].astype(old.dtype)
     for i in range(n):
         histogram = jax.lax.dynamic_update_index_in_dim(histogram, new[i][None], at[i], 1)
     return histogram

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import astuple, fields, replace
 
 import jax
@@ -206,7 +207,9 @@ def test_a_bound_on_turns_is_marked(scenario: Scenario, n_turns: int) -> None:
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the flag is one of XLA's for CPUs")
 def test_the_loop_of_a_lane_is_one_kernel() -> None:
-    """A lane's loop is called, not dispatched operation by operation, which would take ten times as long."""
+    """A lane's loop is called, not dispatched operation by operation, which would take ten times as long; and no turn
+    copies a table.
+    """
     few = np.arange(1, 4)
     lane = Lane(linear_table(linear_cost(0)), Rules(16, 100, 2048, 8), few * 1.0, few, few)
     with jax.enable_x64(True):
@@ -217,3 +220,6 @@ def test_the_loop_of_a_lane_is_one_kernel() -> None:
         mapped = serving.serve_each.lower(tables, which, policy, requests, bound, RING, PHASES, N).compile().as_text()
     assert "xla_cpu_small_call" in alone
     assert "xla_cpu_small_call" in mapped
+    for name in ("leaving", "calendar", "times", "started", "histogram"):
+        shape = ",".join(map(str, getattr(state, name).shape))
+        assert not re.search(rf"\[{shape}\]\S* copy\(", mapped), name
