@@ -125,7 +125,7 @@ def arguments(name: str) -> tuple[Any, ...]:
     """What the kernel is called with: the one scenario, or the first lanes of the many."""
     group: Group = [(one, np.ones(len(one.arrival_s), bool)) for one in lanes(name)[:N_GROUP]]
     n = 1 << (len(group[0][1]) - 1).bit_length()
-    return (*lower(group, n), np.full(len(group), 10**9), RING, PHASES, n)
+    return (*lower(group, n), np.full(len(group), 1 << 30), RING, PHASES, n)
 
 
 @pytest.fixture
