@@ -8,4 +8,6 @@ ROOFCAST = True  # the import name is also that of another package; `sim` looks 
 # takes ten times as long as the work in `serving.advance`. It reads the flag when it compiles for the first time.
 LOOP_FLAG = "xla_cpu_small_while_loop_byte_threshold"
 if LOOP_FLAG not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_extra_options={LOOP_FLAG}=4194304".strip()
+    os.environ["XLA_FLAGS"] = (
+        f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_extra_options={LOOP_FLAG}=4194304".strip()
+    )

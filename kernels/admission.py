@@ -80,13 +80,11 @@ def entry_of(policy: Policy, one: Candidate, phase: Array, n_phases: int) -> Arr
     n_blocks = blocks_of(policy, jnp.where(policy.reserves, final + 1, final))
     half = (final % policy.block_tokens > 0) & ~policy.reserves
     one_hot = jnp.arange(n_phases)[None] == (phase % policy.block_tokens)[:, None]
-    columns = jnp.stack([jnp.ones_like(final), final, n_blocks, half.astype(jnp.int32)], axis=1)
+    columns = jnp.stack([jnp.zeros_like(final), jnp.ones_like(final), final, n_blocks, half.astype(jnp.int32)], axis=1)
     return jnp.concatenate([columns, one_hot & ~policy.reserves[:, None]], axis=1).astype(jnp.int32)
 
 
-def preempt(
-    policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Array, over: Array
-) -> tuple[Lane, Edit]:
+def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Array, over: Array) -> tuple[Lane, Edit]:
     """The last request that runs gives up its blocks and goes to the head of the line; one that is done is passed.
 
     over: because decode lacks blocks; else it is a prompt that lacks them itself, after decode has taken its own.
@@ -156,14 +154,16 @@ def admit(
         partial_tokens=jnp.where(where, plan.depth + plan.n_tokens, lane.partial_tokens),
         totals=lane.totals + hit,
     )
-    return after, Edit(where, one.request, whole, times, ends, last, entry)
+    now = ends & (last < lane.step + policy.mixes_prefill)
+    ending = after.forming.ending + jnp.where(now[:, None], entry, 0)
+    after = replace(after, forming=replace(after.forming, ending=ending))
+    return after, Edit(where, one.request, whole, times, ends & ~now, last, entry)
 
 
-def add_chunk(
-    table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array, ends: Array
-) -> Forming:
+def add_chunk(table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array) -> Forming:
     """The forming step with a chunk more."""
-    memory, compute = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))
+    ends = where & (plan.depth + plan.n_tokens == plan.n_all)
+    memory, compute, work = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))
     n_tokens = jnp.where(where, plan.n_tokens, 0)
     resumed = ends & (one.whole[:, GENERATED] > 0)
     return replace(
@@ -177,4 +177,5 @@ def add_chunk(
         stalled_since_s=forming.stalled_since_s + jnp.where(resumed, one.times[:, LOST], 0.0),
         chunk_memory_s=forming.chunk_memory_s + jnp.where(where[:, None], memory, 0.0),
         chunk_compute_s=forming.chunk_compute_s + jnp.where(where[:, None], compute, 0.0),
+        chunk_work=forming.chunk_work + jnp.where(where[:, None], work, 0.0),
     )

@@ -13,6 +13,7 @@ turn reads its rows of the tables first and writes them last, so that no table i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -24,6 +25,8 @@ from kernels.admission import add_chunk, admit, plan_chunk, pop, preempt
 from kernels.serving_types import (
     BLOCKS,
     COUNT,
+    DATE,
+    DATED,
     END_CLOCK,
     END_DONE,
     HALF,
@@ -42,8 +45,10 @@ from kernels.serving_types import (
     take,
 )
 from kernels.step_table import A, StepTable
-from kernels.types import pytree
 from kernels.stride import BINS, HORIZON, Stride, amounts, latencies, measure, paused
+from kernels.types import pytree
+
+HISTOGRAMS = ("decoded", "joined", "resumed")
 
 
 @partial(jax.jit, static_argnames=("ring", "n_phases", "entries"))
@@ -59,28 +64,29 @@ def start(policy: Policy, requests: Requests, ring: int, n_phases: int, entries:
         clock_s=real, step=zero, head=zero, seen=zero, source=zero, n_done=zero, n_started=zero, n_ended=zero,
         n_decode=zero, context_sum=wide, need_blocks=zero, used_blocks=zero, front=zero, popped=wide, partial=zero - 1,
         partial_tokens=zero, paused_s=real, joined=zero, joined_since_s=real,
-        phases=jnp.zeros((b, n_phases), jnp.int32), totals=jnp.zeros((b, len(TOTALS))), forming=form(policy, zero),
+        phases=jnp.zeros((b, n_phases), jnp.int32), totals=jnp.zeros((b, len(TOTALS))), forming=form(policy, zero, n_phases),
     )  # fmt: skip
     return State(
         lane=lane,
-        leaving=jnp.zeros((b, ring), jnp.int32),
-        calendar=jnp.zeros((b, ring, PHASE + n_phases), jnp.int32),
+        leaving=jnp.full((b, ring), -DATED, jnp.int64),
+        calendar=jnp.full((b, ring, PHASE + n_phases), -1, jnp.int32),
         whole=jnp.zeros((b, n, 5), jnp.int32).at[:, :, LAST].set(NEVER),
         times=jnp.zeros((b, n, 3)),
         started=jnp.zeros((b, entries)),
         ended=jnp.zeros((b, n, 5)),
-        histogram=jnp.zeros((b, BINS), jnp.int64),
+        **{name: jnp.zeros((b, BINS), jnp.int64) for name in HISTOGRAMS},
     )
 
 
-def form(policy: Policy, n_decode: Array) -> Forming:
+def form(policy: Policy, n_decode: Array, n_phases: int) -> Forming:
     """An empty step: the budget that decode leaves."""
     zero, amount, no = jnp.zeros_like(n_decode), jnp.zeros((len(n_decode), A)), jnp.zeros(len(n_decode), bool)
     return Forming(
         left_tokens=(policy.max_batched_tokens - policy.mixes_prefill * n_decode).astype(jnp.int32),
         n_tokens=zero, preempted=no, closed=no, returned=zero, n_chunks=zero, n_logits=zero, n_first=zero,
-        context_added=zero.astype(jnp.int64), stalled_since_s=jnp.zeros(len(n_decode)), chunk_memory_s=amount,
-        chunk_compute_s=amount,
+        context_added=zero.astype(jnp.int64), ending=jnp.zeros((len(zero), PHASE + n_phases), jnp.int32),
+        stalled_since_s=jnp.zeros(len(n_decode)), chunk_memory_s=amount, chunk_compute_s=amount,
+        chunk_work=jnp.zeros((len(n_decode), 2)),
     )  # fmt: skip
 
 
@@ -99,23 +105,6 @@ def advance(
     return jax.lax.while_loop(going, body, (state, jnp.zeros_like(n_turns)))
 
 
-@partial(jax.jit, static_argnames=("ring", "n_phases", "entries"))
-def serve_each(
-    table: StepTable, which: Array, policy: Policy, requests: Requests, n_turns: Array, ring: int, n_phases: int,
-    entries: int,
-) -> State:  # fmt: skip
-    """Lanes one after the other, each in a loop of its own, which XLA makes one kernel of on a CPU: the axes that
-    `start` and `advance` return. n_turns: (B,) at most of each.
-    """
-
-    def serve(lane: tuple[Array, Policy, Requests, Array]) -> State:
-        own, rules, asked = jax.tree.map(lambda a: a[None], lane[:3])
-        state, _ = advance(table, own, rules, asked, start(rules, asked, ring, n_phases, entries), lane[3])
-        return jax.tree.map(lambda a: a[0], state)
-
-    return jax.lax.map(serve, (which, policy, requests, n_turns))
-
-
 @pytree
 class Rows:
     """What a turn needs of the tables."""
@@ -132,18 +121,20 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
     rows = read(policy, requests, state)
     lane, one, middle = state.lane, rows.one, state.lane.partial >= 0
     live = lane.n_done < requests.n_requests
-    may_admit = admits(lane, rows.arrives_s)
+    may_admit = admits(policy, lane, rows.arrives_s)
     over = overfull(policy, lane, may_admit)
     plan = plan_chunk(policy, lane, one, middle)
     preempting = live & (over | (may_admit & middle & ~plan.fits))
     admitting = live & may_admit & ~preempting
     skipping = admitting & ~middle & (one.whole[:, LAST] < lane.step)
     joining = admitting & plan.fits & ~skipping
-    nothing = Edit(preempting & False, one.request, one.whole, one.times, preempting & False, one.request, entry_of_none(lane))
+    nothing = Edit(
+        preempting & False, one.request, one.whole, one.times, preempting & False, one.request, entry_of_none(lane)
+    )
 
     def joined(lane: Lane) -> tuple[Lane, Edit]:
         lane, edit = admit(policy, lane, one, plan, joining, middle, rows.done <= lane.seen + 1 - policy.users)
-        return replace(lane, forming=add_chunk(table, which, lane.forming, one, plan, joining, edit.dated)), edit
+        return replace(lane, forming=add_chunk(table, which, lane.forming, one, plan, joining)), edit
 
     def removed(lane: Lane, edit: Edit) -> tuple[Lane, Edit]:
         lane, own = preempt(policy, lane, one, preempting, middle, over)
@@ -158,11 +149,14 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
     more = skipping | (joining & (forming.left_tokens > 0) & ~forming.preempted & (arrival <= lane.clock_s))
     short = (lane.used_blocks + lane.need_blocks > policy.n_blocks) & (lane.forming.n_chunks == 0)
     where = live & ~preempting & ~more & ~short
-    still = Stride(*(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s)))
+    still = Stride(
+        *(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s)),
+        work=jnp.zeros_like(lane.forming.chunk_work),
+    )
     stride = jax.lax.cond(
         jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still
     )
-    return run(policy, replace(state, lane=lane), edit, stride, where, arrival)
+    return run(policy, replace(state, lane=lane), edit, stride, where, arrival, rows.soon)
 
 
 def entry_of_none(lane: Lane) -> Array:
@@ -170,10 +164,11 @@ def entry_of_none(lane: Lane) -> Array:
     return jnp.zeros((len(lane.step), PHASE + lane.phases.shape[1]), jnp.int32)
 
 
-def admits(lane: Lane, arrives_s: Array) -> Array:
+def admits(policy: Policy, lane: Lane, arrives_s: Array) -> Array:
     """Whether a turn looks at a prompt: one that is under way, or the head of the line."""
     forming = lane.forming
-    waits = (arrives_s <= lane.clock_s) & ~forming.preempted
+    looks = (lane.n_decode == 0) | (lane.step % policy.admission_steps == 0)
+    waits = (arrives_s <= lane.clock_s) & ~forming.preempted & looks
     return ((lane.partial >= 0) | waits) & (forming.left_tokens > 0) & ~forming.closed
 
 
@@ -188,7 +183,7 @@ def read(policy: Policy, requests: Requests, state: State) -> Rows:
     lane = state.lane
     middle = lane.partial >= 0
     arrives_s, next_s, done = arrivals(policy, requests, state)
-    last = overfull(policy, lane, admits(lane, arrives_s)) & ~middle
+    last = overfull(policy, lane, admits(policy, lane, arrives_s)) & ~middle
     request = jnp.where(middle, lane.partial, lane.head - last)
     tokens = take(requests.tokens, request)
     b = len(request)
@@ -198,7 +193,11 @@ def read(policy: Policy, requests: Requests, state: State) -> Rows:
     one = Candidate(request, tokens[:, 0], tokens[:, 1], *known)
     ring = state.leaving.shape[1]
     slots = (lane.step[:, None] + jnp.arange(HORIZON, dtype=jnp.int32)[None]) & (ring - 1)
-    soon = state.leaving.reshape(-1)[jnp.arange(b, dtype=jnp.int32)[:, None] * ring + slots]
+    flat = jnp.arange(b, dtype=jnp.int32)[:, None] * ring + slots
+    live = jnp.any(lane.n_done < requests.n_requests)
+    found = jax.lax.cond(live, lambda: state.leaving.reshape(-1)[flat], lambda: jnp.zeros(flat.shape, jnp.int64))
+    dates = lane.step[:, None].astype(jnp.int64) + jnp.arange(HORIZON)[None]
+    soon = jnp.where(found // DATED == dates, found % DATED, 0).astype(jnp.int32)
     return Rows(one, arrives_s, next_s, done, soon)
 
 
@@ -221,7 +220,11 @@ def arrivals(policy: Policy, requests: Requests, state: State) -> tuple[Array, A
         return jnp.where(early[0], 0.0, times[0]), jnp.where(early[1], 0.0, second), entry[:, END_DONE]
 
     def given() -> tuple[Array, Array, Array]:
-        return take(requests.arrival_s, lane.head), take(requests.arrival_s, lane.head + 1), jnp.zeros_like(lane.clock_s)
+        return (
+            take(requests.arrival_s, lane.head),
+            take(requests.arrival_s, lane.head + 1),
+            jnp.zeros_like(lane.clock_s),
+        )
 
     def chosen() -> tuple[Array, ...]:
         return tuple(jnp.where(policy.users > 0, *pair) for pair in zip(released(), given(), strict=True))
@@ -231,25 +234,21 @@ def arrivals(policy: Policy, requests: Requests, state: State) -> tuple[Array, A
     return both[0], both[1], found[2]
 
 
-def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, arrival_s: Array) -> State:
+def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, arrival_s: Array, soon: Array) -> State:
     """Writes the edit, and runs the stride; where nothing runs, the clock goes to the next arrival."""
     lane, forming = state.lane, state.lane.forming
     idle = where & (lane.n_decode == 0) & (forming.n_tokens == 0)
     running = where & ~idle
     clock = jnp.where(running, stride.clock_s, lane.clock_s)
     clock = jnp.where(idle, jnp.maximum(arrival_s, clock), clock)
-    mask = state.leaving.shape[1] - 1
-    slot, last = edit.slot & mask, lane.step + jnp.where(running, stride.n_steps, 0) - 1
-    end = last & mask
-    ours = edit.dated & (slot == end)
-    reads = lambda: (take(state.calendar, slot), take(state.calendar, end))  # noqa: E731
-    # Always so, but XLA does not know it: it would read again after the first write, and copy the calendar for it.
-    row, due = jax.lax.cond(jnp.any(lane.step >= 0), reads, lambda: (jnp.zeros_like(edit.entry),) * 2)
-    row, due = row + edit.dated[:, None] * edit.entry, due + ours[:, None] * edit.entry
-    gone = running & (due[:, COUNT] > 0)
-    leaves = due * gone[:, None]
-    calendar = put(state.calendar, edit.dated, slot, row, row)
-    leaving = put(state.leaving, edit.dated, slot, row[:, COUNT], row[:, COUNT])
+    last = lane.step + jnp.where(running, stride.n_steps, 0) - 1
+    moving = running & (stride.n_steps > 0)
+    due = moving & (jnp.take_along_axis(soon, jnp.maximum(stride.n_steps - 1, 0)[:, None], axis=1)[:, 0] > 0)
+    slot = last & (state.leaving.shape[1] - 1)
+    leaves = jax.lax.cond(jnp.any(due), lambda: take(state.calendar, slot), lambda: jnp.zeros_like(edit.entry))
+    leaves = jnp.where(due[:, None], leaves, 0) + jnp.where(running[:, None], forming.ending, 0)
+    gone = leaves[:, COUNT] > 0
+    read = (leaves[:, COUNT] >= 0) & (soon[:, 0] >= 0)  # always: so that the tables are written after they were read
     noted = running & ((forming.n_first > 0) | (gone & (stride.n_steps == 0)))
     after = settle(policy, paused(lane, stride, running, clock), stride, leaves, running, where, clock)
     after = replace(after, n_started=lane.n_started + noted)
@@ -258,13 +257,16 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
     bins, weights = latencies(lane, stride, running, clock)
     return State(
         lane=after,
-        leaving=put(leaving, gone, end, 0, due[:, COUNT]),
-        calendar=put(calendar, gone, end, 0, due),
+        leaving=put(state.leaving, edit.dated & read, edit.last_step, edit.entry[:, COUNT], mark),
+        calendar=put(state.calendar, edit.dated & read, edit.last_step, edit.entry, enter),
         whole=put(state.whole, edit.where, edit.request, edit.whole),
         times=put(state.times, edit.where, edit.request, edit.times),
         started=put(state.started, noted, lane.n_started, clock),
         ended=put(state.ended, gone, lane.n_ended, entry),
-        histogram=tally(state.histogram, bins, weights),
+        **{
+            name: put(getattr(state, name), weights[:, i] > 0, bins[:, i], weights[:, i], add)
+            for i, name in enumerate(HISTOGRAMS)
+        },
     )
 
 
@@ -295,34 +297,45 @@ def settle(
         front=lane.front + leaves[:, HALF] + add(forming.returned),
         phases=phases,
         totals=lane.totals + jnp.where(running[:, None], amounts(lane, stride), 0.0),
-        forming=jax.tree.map(choose, form(policy, n_decode), forming),
+        forming=jax.tree.map(choose, form(policy, n_decode, phases.shape[1]), forming),
     )
 
 
-def put(a: Array, where: Array, index: Array, value: Array | int, old: Array | None = None) -> Array:
-    """(B, N, ...) with one element, or row, of those lanes written; old: what is there now, if it has been read.
+def add(old: Array, _: Array, more: Array) -> Array:
+    """A count with more."""
+    return old + more
 
-    One lane needs no scatter, which XLA cannot put into a loop that is one kernel.
+
+def mark(old: Array, date: Array, count: Array) -> Array:
+    """An entry of `leaving` with `count` more sequences that end with step `date`."""
+    return jnp.where(old // DATED == date, old, date.astype(jnp.int64) * DATED) + count
+
+
+def enter(old: Array, date: Array, entry: Array) -> Array:
+    """A row of the calendar with an entry more that ends with step `date`."""
+    day = date[:, None]
+    kept = jnp.where(old[:, DATE, None] == day, old, day * (jnp.arange(old.shape[1]) == DATE)[None])
+    return kept + entry
+
+
+def put(
+    a: Array, where: Array, index: Array, value: Array, change: Callable[[Array, Array, Array], Array] | None = None
+) -> Array:
+    """(B, N, ...) with one element, or row, of those lanes replaced: by value, or by change(old, index, value) at index
+    modulo N. One lane needs no scatter, which XLA cannot put into a loop that is one kernel.
     """
-    flat = a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
-    value = jnp.broadcast_to(jnp.asarray(value).astype(a.dtype), (len(a), *a.shape[2:]))
-    if len(a) > 1:
-        at = jnp.where(where, jnp.arange(len(a), dtype=jnp.int32) * a.shape[1] + index, len(flat))
-        return flat.at[at].set(value, mode="drop", unique_indices=True).reshape(a.shape)
-    at = jnp.clip(index[0], 0, len(flat) - 1)
-    new = jnp.where(where[0], value, jax.lax.dynamic_slice_in_dim(flat, at, 1) if old is None else old)
-    return jax.lax.dynamic_update_slice_in_dim(flat, new, at, 0).reshape(a.shape)
-
-
-def tally(histogram: Array, bins: Array, weights: Array) -> Array:
-    """The histogram with (B, 3) weights added to those bins."""
-    if len(histogram) > 1:
-        flat = jnp.arange(len(histogram), dtype=jnp.int32)[:, None] * BINS + bins
-        return histogram.reshape(-1).at[flat].add(weights).reshape(histogram.shape)
-    n, at = bins.shape[1], bins[0]
-    same = jnp.tril(at[:, None] == at[None, :])  # what is read first lacks what is written before
-    old = jnp.stack([jax.lax.dynamic_index_in_dim(histogram[0], at[i], keepdims=False) for i in range(n)])
-    new = old + same.astype(old.dtype) @ weights[0].astype(old.dtype)
-    for i in range(n):
-        histogram = jax.lax.dynamic_update_index_in_dim(histogram, new[i][None], at[i], 1)
-    return histogram
+    b, n = a.shape[:2]
+    flat = a.reshape(b * n, *a.shape[2:])
+    value = jnp.broadcast_to(jnp.asarray(value).astype(a.dtype), (b, *a.shape[2:]))
+    place = index if change is None else index & (n - 1)
+    if b > 1:
+        at = jnp.arange(b, dtype=jnp.int32) * n + place
+        new = value if change is None else change(flat[jnp.clip(at, 0, b * n - 1)], index, value)
+        at = jnp.where(where, at, b * n)
+        return flat.at[at].set(new.astype(a.dtype), mode="drop", unique_indices=True).reshape(a.shape)
+    at = jnp.clip(place[0], 0, n - 1)
+    old = jax.lax.dynamic_slice_in_dim(flat, at, 1)
+    new = value if change is None else change(old, index, value)
+    return jax.lax.dynamic_update_slice_in_dim(flat, jnp.where(where[0], new.astype(a.dtype), old), at, 0).reshape(
+        a.shape
+    )

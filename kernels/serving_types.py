@@ -17,9 +17,22 @@ LAST, ENTRY, GENERATED, FREED, PREEMPTED = range(5)
 MARK, LOST, SCHEDULED = range(3)
 # Columns of `ended`: step, clock after it, requests done by then, sequences and blocks held before they left.
 END_STEP, END_CLOCK, END_DONE, END_RUNNING, END_BLOCKS = range(5)
-# Columns of the calendar: sequences that end with a step, their cached tokens, blocks, half-filled blocks, phases.
-COUNT, TOKENS, BLOCKS, HALF, PHASE = range(5)
-TOTALS = ("busy_s", "running_s", "blocks_s", "prefill_tokens", "decode_tokens", "hit_tokens", "context_tokens", "n_steps")
+# Columns of the calendar: the step that the row is for (an older one's row counts for nothing), sequences that end with
+# it, their cached tokens, blocks, half-filled blocks, phases.
+DATE, COUNT, TOKENS, BLOCKS, HALF, PHASE = range(6)
+DATED = 1 << 20  # entries of `leaving` are date * DATED + count
+TOTALS = (
+    "busy_s",
+    "running_s",
+    "blocks_s",
+    "prefill_tokens",
+    "decode_tokens",
+    "hit_tokens",
+    "context_tokens",
+    "n_steps",
+    "bytes",
+    "flops",
+)
 
 
 @pytree
@@ -35,6 +48,7 @@ class Policy:
     reserves: Array  # bool: a sequence gets the blocks of its prompt and output when it starts
     whole_gate: Array  # bool: it starts only where all that it holds by now fits
     watermark_blocks: Array  # int32 that admission leaves free while something runs
+    admission_steps: Array  # int32 of decode from one look at new prompts to the next
     caches_prefix: Array  # bool: freed blocks are found again until they are used for something else
     users: Array  # int32 of a closed loop; 0: requests arrive by themselves
     think_s: Array  # float64 from an answer to the user's next request
@@ -62,9 +76,11 @@ class Forming:
     n_logits: Array  # int32 prompts that end
     n_first: Array  # int32 of those, the ones without a token so far
     context_added: Array  # int64 cached tokens of those that end
+    ending: Array  # (B, PHASE + P) int32 of those, what ends with this very step, as a row of the calendar
     stalled_since_s: Array  # float64 of the resumed among them: sum of the times of their last tokens
     chunk_memory_s: Array
     chunk_compute_s: Array
+    chunk_work: Array  # (B, 2) bytes and FLOPs
 
 
 @pytree
@@ -100,13 +116,15 @@ class State:
     """All lanes between two turns: the small part, and tables of which a turn touches a row."""
 
     lane: Lane
-    leaving: Array  # (B, L) int32 sequences that end with the step
+    leaving: Array  # (B, L) int64 sequences that end with the step, and which step that is
     calendar: Array  # (B, L, PHASE + P) int32 of those
     whole: Array  # (B, N, 5) int32
     times: Array  # (B, N, 3) float64
     started: Array  # (B, M) float64 clock after steps with first tokens
     ended: Array  # (B, N, 5) float64 steps with last tokens
-    histogram: Array  # (B, H) int64 tokens by inter-token latency
+    decoded: Array  # (B, H) int64 tokens by inter-token latency: of sequences that decode
+    joined: Array  # (B, H) int64 of those that joined decode while it stood still
+    resumed: Array  # (B, H) int64 of those that were preempted
 
 
 @pytree
@@ -129,8 +147,8 @@ class Edit:
     whole: Array  # (B, 5)
     times: Array  # (B, 3)
     dated: Array  # bool: the calendar changes
-    slot: Array
-    entry: Array  # (B, PHASE + P) signed
+    last_step: Array
+    entry: Array  # (B, PHASE + P) signed; its date is 0
 
 
 def take(a: Array, index: Array) -> Array:

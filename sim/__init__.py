@@ -1,6 +1,7 @@
 """Roofcast: forecasts what it takes to serve a large language model.
 
-The public surface: `calibrate`, `estimate`, `fits`, `recommend`, `run`, `validate`, and the `Result` and
+The public surface: `calibrate`, `estimate`, `fits`, `recommend`, `run`, `simulate`,
+`simulate_many`, `validate`, and the `Result` and
 `RoofcastError` they give.
 Imported on first use, so that `import sim` costs nothing.
 """
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from sim.verbs.fits import fits
     from sim.verbs.recommend import recommend
     from sim.verbs.run import run
+    from sim.verbs.simulate import simulate, simulate_many
     from sim.verbs.validate import validate
 
 __version__ = "0.1.0"
 __all__ = [
-    "Result", "RoofcastError", "__version__", "calibrate", "estimate", "fits", "recommend", "run", "validate",
+    "Result", "RoofcastError", "__version__", "calibrate", "estimate", "fits", "recommend", "run", "simulate",
+    "simulate_many", "validate",
 ]  # fmt: skip
 
 _HOMES = {
@@ -31,6 +34,8 @@ _HOMES = {
     "fits": "sim.verbs.fits",
     "recommend": "sim.verbs.recommend",
     "run": "sim.verbs.run",
+    "simulate": "sim.verbs.simulate",
+    "simulate_many": "sim.verbs.simulate",
     "validate": "sim.verbs.validate",
     "Result": "sim.results",
     "RoofcastError": "sim.errors",

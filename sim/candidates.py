@@ -12,7 +12,7 @@ import numpy as np
 from kernels.types import Device, Engine, Model
 from sim import catalog
 from sim.catalog import Machine
-from sim.engines import EngineRow, engine, limits
+from sim.engines import EngineRow, engine, limits, memory_frac
 from sim.errors import RoofcastError, sentence
 from sim.formats import kv_format, row_kernels, weight_plan
 from sim.layouts import Parallel, check
@@ -63,6 +63,7 @@ class Candidates:
     engines: list[Engine] = field(default_factory=list)
     rows: list[ModelRow] = field(default_factory=list)
     hardware: list[str] = field(default_factory=list)
+    machines: list[str] = field(default_factory=list)  # what `hardware` counts
     engine_ids: list[str] = field(default_factory=list)
     weights: list[str] = field(default_factory=list)
     indices: list[tuple[int, int, int]] = field(default_factory=list)
@@ -216,13 +217,15 @@ def _add_layouts(
         count = layout.n_devices
         found.rows.append(row)
         found.hardware.append(name if on_hand else f"{count}x {name}" if count > 1 else name)
+        found.machines.append(name)
         found.engine_ids.append(run.id)
         found.weights.append(weights)
         found.indices.append(at)
         found.prices.append(price * count if price is not None else float("nan"))
         found.numbers.append(
             (layout.tp, layout.pp, layout.ep, layout.replicas, default.max_batched_tokens, default.max_sequences,
-             run.memory_frac, run.mixes_prefill, rate.usd_per_device_s, rate.usd_per_joule)
+             memory_frac(run, machine.device, default.max_batched_tokens, layout.tp, layout.pp),
+             run.mixes_prefill, rate.usd_per_device_s, rate.usd_per_joule)
         )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ COMMANDS = {
     "fits": ("fits", "The memory verdict of each precision, and the nearest thing that fits."),
     "recommend": ("recommend", "Deployments that serve a workload within limits, ranked by cost."),
     "run": ("run", "Every deployment of a scenario file, compared."),
+    "simulate": ("simulate", "What happens to users under traffic: a scenario file, simulated request by request."),
     "validate": ("validate", "Predictions beside measurements, and error tables."),
     "calibrate": ("calibrate", "A profile fitted to your measurements, judged on rows held out."),
     "guide": ("guide", "The sizing guide recomputed, with a verdict on each claim."),

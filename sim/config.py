@@ -11,13 +11,16 @@ from itertools import pairwise
 from math import prod
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from sim import catalog
 from sim.engines import engine
-from sim.fields import Count, Label, Levels, Names, Seconds, Table, Text, Usd
+from sim.fields import Count, Label, Levels, Names, Table, Text, Usd
 from sim.formats import kv_format
+from sim.objectives import Objectives
 from sim.toml_errors import Problems, contradict, read_toml
+from sim.traffic.tables import TABLES as TRAFFIC_TABLES
+from sim.traffic.tables import Traffic
 
 
 class Workload(Table):
@@ -25,10 +28,11 @@ class Workload(Table):
 
     `concurrency` lists the levels to evaluate; `users` instead asks for 1, 2, 4, ... up to that many.
     `context_tokens` is the longest sequence that must fit, at least prompt and output.
+    Beside `[traffic]` only what that leaves open is needed: the lengths, where it has none, and never a level.
     """
 
-    prompt_tokens: Count
-    output_tokens: Count
+    prompt_tokens: Count | None = None
+    output_tokens: Count | None = None
     context_tokens: Count | None = None
     concurrency: Levels | None = None
     users: Count | None = None
@@ -36,13 +40,11 @@ class Workload(Table):
     @model_validator(mode="after")
     def _check(self) -> Workload:
         problems = {}
-        length = self.prompt_tokens + self.output_tokens
+        length = (self.prompt_tokens or 0) + (self.output_tokens or 0)
         if self.context_tokens is not None and self.context_tokens < length:
             problems["context_tokens"] = f"{self.context_tokens} is below prompt_tokens + output_tokens = {length}"
         if self.users is not None and self.concurrency is not None:
             problems["users"] = "give either users or concurrency, not both"
-        if self.users is None and self.concurrency is None:
-            problems["concurrency"] = "required key is missing (or users in its place)"
         if any(low >= high for low, high in pairwise(self.concurrency or ())):
             problems["concurrency"] = "levels must increase, such as [1, 8, 32]"
         contradict(problems)
@@ -57,19 +59,12 @@ class Workload(Table):
         return (*(2**i for i in range((self.users - 1).bit_length())), self.users)
 
 
-class Objectives(Table):
-    """What a deployment must keep to at a concurrency level; an absent limit is no limit."""
-
-    ttft_s: Seconds | None = None
-    tpot_s: Seconds | None = None
-    max_usd_per_hour: Usd | None = None
-
-
 class Deployment(Table):
     """One way to serve the workload. What is absent is left to `sim.estimate`.
 
     `gpu_layers` (llama.cpp's `-ngl`) keeps the other layers in host memory, `cpu_moe_frac` that part of the experts.
-    `usd_per_gpu_hour` replaces the catalogue's price.
+    `usd_per_gpu_hour` replaces the catalogue's price, `kv_blocks` (what the engine's log counts) the room for the KV
+    cache that follows from memory.
     """
 
     label: Label = ""
@@ -90,6 +85,7 @@ class Deployment(Table):
     max_num_batched_tokens: Count | None = None
     max_num_seqs: Count | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    kv_blocks: Count | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -129,16 +125,50 @@ class Scenario(Table):
     """A scenario file. `defaults` of the file are already merged into `deployments`.
 
     `profile` (a path from the scenario's folder, or "none") and `interval` are as in `sim.estimate`.
+    With `[traffic]` the scenario is one for `sim.simulate`.
     """
 
     name: Text
     description: str = ""
+    traffic: Traffic | None = None
     workload: Workload
     objectives: Objectives = Objectives()
     deployments: Annotated[tuple[Deployment, ...], Field(min_length=1, strict=False, alias="deployment")]
     recommend: Recommend | None = None
     profile: Text | None = None
     interval: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _traffic_is_workload(cls, table: Any) -> Any:
+        return {"workload": {}, **table} if isinstance(table, dict) and table.get("traffic") is not None else table
+
+    @field_validator("workload")
+    @classmethod
+    def _enough(cls, workload: Workload, info: ValidationInfo) -> Workload:
+        traffic = info.data.get("traffic")
+        recorded = traffic is not None and traffic.arrivals == "trace"
+        problems = {}
+        for side in ("prompt", "output") if not recorded and "traffic" in info.data else ():
+            told = getattr(workload, f"{side}_tokens") or (traffic and getattr(traffic, side))
+            if not told:
+                instead = f" (or [traffic.{side}] in its place)" if traffic else ""
+                problems[f"{side}_tokens"] = f"required key is missing{instead}"
+        if info.data.get("traffic", ...) is None and workload.users is None and workload.concurrency is None:
+            problems["concurrency"] = "required key is missing (or users in its place)"
+        contradict(problems)
+        return workload
+
+    @field_validator("objectives", "recommend", "interval")
+    @classmethod
+    def _of_the_kind(cls, value: Any, info: ValidationInfo) -> Any:
+        traffic = info.data.get("traffic", ...)
+        if traffic is None and isinstance(value, Objectives):
+            what = "is for a simulation: write [traffic], or remove it"
+            contradict({name: what for name in value.of_a_simulation})
+        if traffic not in (None, ...) and value is not None and not isinstance(value, Objectives):
+            raise ValueError("does not go with [traffic]: remove it")
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Scenario:
@@ -156,6 +186,7 @@ TABLES: dict[str, type[Table]] = {
     "defaults": Deployment,
     "deployment": Deployment,
     "recommend": Recommend,
+    **TRAFFIC_TABLES,
 }
 
 

@@ -13,9 +13,10 @@ from sim.catalog.lookup import resolve
 from sim.catalog.rows import by_id, read_rows
 from sim.errors import RoofcastError, sentence
 from sim.schema import Confidence, DeviceRow, Row
-from sim.units import GIB
+from sim.units import GIB, MIB
 
 Kernel = Literal["bf16", "fp8", "int8", "fp4", "int4", "gguf_k", "gguf_iq", "mlx"]
+GRAPHS_GROW_FROM = 4  # devices of a replica
 _HERE = Path(__file__).parent / "catalog"
 
 
@@ -25,7 +26,23 @@ class StepLimits(Row):
     min_memory_gib: NonNegativeFloat
     max_batched_tokens: PositiveInt
     max_sequences: PositiveInt
+    graph_sequences: tuple[PositiveInt, PositiveInt] | None = None  # below 4 devices, from 4 on
     not_arch: str | None = None
+
+
+class Outside(Row):
+    """What an engine leaves outside its share of the memory where no share is stated, in MiB of each device."""
+
+    base_mib: NonNegativeFloat
+    step_token_mib: NonNegativeFloat
+    least_step_tokens: NonNegativeFloat
+    graph_sequence_mib: NonNegativeFloat
+    device_mib: NonNegativeFloat
+    dp_graph_sequence_mib: NonNegativeFloat
+    dp_large_graph_sequence_mib: NonNegativeFloat
+    large_graph_sequences: PositiveInt
+    least_mib: NonNegativeFloat
+    least_from_gib: NonNegativeFloat
 
 
 class EngineRow(Row):
@@ -45,10 +62,14 @@ class EngineRow(Row):
     absorbs_prompts: bool = False
     reserves_context: bool = False
     counts_activations: bool = True
+    slots: bool = False
+    caches_prefix: bool = False
+    null_blocks: int = 0
     offloads: bool = False
     tables_in_host: bool = False
     mixes_prefill: bool
     memory_frac: PositiveFloat
+    outside: Outside | None = None
     reserve_gb: NonNegativeFloat
     logit_bytes_per_sequence: NonNegativeFloat
     block_tokens: PositiveInt
@@ -167,6 +188,29 @@ def limits(row: EngineRow, device: DeviceRow) -> StepLimits:
     gib = device.memory_bytes / GIB
     arch = architecture(device)
     return next(limit for limit in row.limits if gib >= limit.min_memory_gib and arch != limit.not_arch)
+
+
+def memory_frac(
+    row: EngineRow, device: DeviceRow, batched_tokens: float, tp: float = 1, pp: float = 1, dp: float = 1
+) -> float:
+    """Share of a device's memory that the engine uses where none is stated; 0 where nothing is left.
+
+    memory_frac − o / memory, with what stays outside by SGLang's rule
+    o = o₀ + o_t · max(T, T₀) + o_g · G + o_d · tp · dp · pp, and o_dp · G · dp where dp > 1 (more from G = 300 on);
+    T: tokens of the largest step, G: sequences of the largest CUDA graph.
+    """
+    rule, graphs = row.outside, limits(row, device).graph_sequences
+    if rule is None or graphs is None:
+        return row.memory_frac
+    captured = graphs[tp * dp >= GRAPHS_GROW_FROM]
+    outside = rule.base_mib + rule.step_token_mib * max(batched_tokens, rule.least_step_tokens)
+    outside += rule.graph_sequence_mib * captured + rule.device_mib * tp * dp * pp
+    if dp > 1:
+        large = rule.dp_large_graph_sequence_mib if captured > rule.large_graph_sequences else 0.0
+        outside += (rule.dp_graph_sequence_mib + large) * captured * dp
+    if device.memory_bytes / GIB > rule.least_from_gib:
+        outside = max(outside, rule.least_mib)
+    return max(row.memory_frac - outside * MIB / device.memory_bytes, 0.0)
 
 
 def check_runs_on(row: EngineRow, device: DeviceRow) -> None:

@@ -1,11 +1,26 @@
-"""Whether a file that is asked for can be written, found out before anything is computed for it."""
+"""The files that are asked for: those to read, and whether one to write can be, before anything is computed for it."""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sim.errors import RoofcastError, clipped, sentence, shown
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def input_files(paths: Paths) -> list[Path]:
+    """Each file once; RoofcastError for anything that is no name of a file, or a list of them."""
+    listed = paths if isinstance(paths, Iterable) and not isinstance(paths, str | os.PathLike) else [paths]
+    listed = list(listed)
+    wrong = [path for path in listed if not isinstance(path, str | os.PathLike) or not str(path)]
+    if wrong or not listed:
+        found = shown(wrong[0]) if wrong else "none"
+        raise RoofcastError(sentence(f"expected the names of files with measurements, found {found}", "paths"))
+    return list(dict.fromkeys(Path(path) for path in listed))
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:
@@ -22,19 +37,30 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
         raise RoofcastError(sentence(f"cannot be written: {error.strerror}", where)) from None
     if not os.access(file if file.exists() else file.parent, os.W_OK):
         raise RoofcastError(sentence("cannot be written: permission denied", where, "name another file"))
+    try:
+        if _is_replaced(real := Path(os.path.realpath(file))):
+            tempfile.TemporaryFile(dir=real.parent).close()  # folders of the system refuse only when it is tried
+    except OSError as error:
+        raise RoofcastError(sentence(f"cannot be written: {error.strerror}", where, "name another file")) from None
     return file
 
 
-def write_whole(path: str | os.PathLike[str], text: str) -> None:
+def _is_replaced(file: Path) -> bool:
+    """Whether a file is written through one beside it, and not as the device that it is."""
+    return not file.exists() or (file.is_file() and os.access(file.parent, os.W_OK))
+
+
+def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write the file whole or not at all, through one beside it; devices are written as they are."""
+    data = content.encode() if isinstance(content, str) else content
     file = Path(os.path.realpath(check_writable(path)))
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        if file.exists() and not (file.is_file() and os.access(file.parent, os.W_OK)):
-            file.write_text(text, encoding="utf-8")
-        else:
-            unfinished.write_text(text, encoding="utf-8")
+        if _is_replaced(file):
+            unfinished.write_bytes(data)
             os.replace(unfinished, file)
+        else:
+            file.write_bytes(data)
     except OSError as error:
         unfinished.unlink(missing_ok=True)
         raise RoofcastError(sentence(f"cannot be written: {error.strerror}", clipped(str(path)))) from None

@@ -17,6 +17,7 @@ from sim.profiles.rows import Quantity
 from sim.request import Request
 
 N_DRAWS = 32
+LEAST_PERCENT = 10  # what is meant as a percentage: a level of less is nobody's
 # Column -> the quantity whose interval it has, and the end of its name that is its unit.
 BOUNDED: dict[str, tuple[Quantity, str]] = {
     **{name: (name, "s") for name in ("ttft_s", "tpot_s", "itl_s", "e2e_s", "decode_step_s", "prefill_s")},
@@ -39,11 +40,17 @@ def as_level(level: Any) -> float:
     """The level, if it is a number between 0 and 1; else RoofcastError."""
     array = as_array(level)
     if array is None or array.ndim or not 0 < array < 1:
-        hint = f"take {array / 100:g}" if array is not None and not array.ndim and 1 < array < 100 else ""
+        percent = array is not None and not array.ndim and LEAST_PERCENT <= array < 100
+        hint = f"take {array / 100:g}" if percent else "take a fraction between 0 and 1, such as 0.8"
         raise RoofcastError(
             sentence(f"expected a level between 0 and 1, as in 0.8, found {shown(level)}", "interval", hint)
         )
     return float(array)
+
+
+def note(level: float) -> str:
+    """What the intervals of a result are, as its provenance says it."""
+    return f"interval: {100 * level:g} %, from the profile's errors on held-out measurements"
 
 
 def end(column: str, which: str) -> str:

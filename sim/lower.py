@@ -11,7 +11,7 @@ import numpy as np
 from kernels.types import GEMM_GROUPS, N_ATTENTION_SLOTS, WEIGHT_KERNELS, Device, Engine, Model
 from sim import catalog, units
 from sim.catalog import Machine
-from sim.engines import EngineRow, efficiency, limits
+from sim.engines import EngineRow, efficiency, limits, memory_frac
 from sim.errors import RoofcastError, sentence
 from sim.formats import LOCAL_BITS, WeightPlan, bytes_of, kv_bytes_per_element
 from sim.params import ParamCounts, count
@@ -223,7 +223,7 @@ def _engine(row: EngineRow, machine: Machine, merged: Mapping[str, Any]) -> Engi
     values = {n: [v[k] for k in WEIGHT_KERNELS] if isinstance(v, dict) else v for n, v in merged.items()}
     return Engine(
         **{engine_field(n): FLOAT(_scale_of(n)) * FLOAT(v) for n, v in values.items()},
-        memory_frac=FLOAT(row.memory_frac),
+        memory_frac=FLOAT(memory_frac(row, machine.device, default.max_batched_tokens)),
         reserve_bytes=FLOAT(row.reserve_gb * units.GB),
         logit_bytes_per_sequence=FLOAT(row.logit_bytes_per_sequence),
         block_tokens=FLOAT(row.block_tokens),

@@ -11,7 +11,7 @@ import numpy as np
 from sim import catalog, profiles, units
 from sim.bounds import MOST_DEVICES
 from sim.catalog import Machine
-from sim.engines import EngineRow, check_runs_on, engine, engines, limits
+from sim.engines import EngineRow, check_runs_on, engine, engines, limits, memory_frac
 from sim.errors import RoofcastError, sentence
 from sim.formats import WeightPlan, check_engine_runs, kv_format, row_kernels, weight_plan
 from sim.layouts import Parallel, fill, n_layers
@@ -178,11 +178,13 @@ def to_points(given: Mapping[str, np.ndarray], runs: EngineRow, machine: Machine
     size = len(given["concurrency"])
     default = limits(runs, machine.device)
 
-    def column(name: str, fallback: float) -> np.ndarray:
+    def column(name: str, fallback: float | np.ndarray) -> np.ndarray:
         return np.asarray(given.get(name, np.full(size, fallback)), np.float32)
 
     layers = np.float32(n_layers(row))
     budget = column("max_num_batched_tokens", default.max_batched_tokens)
+    combos = list(zip(*(c.tolist() for c in (budget, column("tp", 1), column("pp", 1), column("dp", 1))), strict=True))
+    shares = {combo: memory_frac(runs, machine.device, *combo) for combo in dict.fromkeys(combos)}
     blocks = column("kv_blocks", NO_LIMIT) * runs.block_tokens
     rented = column("price", np.nan) / units.S_PER_HOUR
     owned = np.isnan(rented)
@@ -200,7 +202,7 @@ def to_points(given: Mapping[str, np.ndarray], runs: EngineRow, machine: Machine
         max_sequences=column("max_num_seqs", default.max_sequences),
         mixes_prefill=column("mixed_chunk", runs.mixes_prefill),
         admission_steps=column("admission_steps", runs.admission_steps),
-        memory_frac=column("gpu_memory_utilization", runs.memory_frac),
+        memory_frac=column("gpu_memory_utilization", np.asarray([shares[combo] for combo in combos])),
         usd_per_device_s=np.where(owned, rate.usd_per_device_s, rented).astype(np.float32),
         usd_per_joule=np.where(owned, rate.usd_per_joule, 0.0).astype(np.float32),
     )

@@ -40,6 +40,18 @@ def test_the_document_is_what_its_figures_say(figures: dict) -> None:
     assert (DOCS / "accuracy.json").stat().st_size < MOST_BYTES
 
 
+def test_it_tells_what_public_sets_hold_and_how_figures_count(figures: dict) -> None:
+    public = document(figures)
+    for data in figures["files"]:
+        assert f"- **{data['file'].partition('.')[0]}**: " in public
+    n_figures = sum(n for data in figures["files"] for n in data["quantities"].values())
+    assert f"All counts below are of figures, {n_figures:,} in all" in public and n_figures == figures["coverage"][0][1]
+    two = {"file": "silicon.csv.gz", "rows": 2000, "used": 1643, "quantities": {"tpot_s": 1643, "ttft_s": 1641}}
+    assert "| silicon.csv.gz | 2,000 | 1,643 | 3,284 | 1,643 TPOT, 1,641 TTFT |" in document(figures | {"files": [two]})
+    mine = document(figures | {"files": [data | {"file": f"my-{data['file']}"} for data in figures["files"]]})
+    assert "Public measurements" not in mine and "**: " not in mine
+
+
 def test_head_figures_are_of_their_rows() -> None:
     row = measure.read([SAMPLE]).measurements[0]
     tpot, ttft = (replace(row, quantity=quantity) for quantity in ("tpot_s", "ttft_s"))

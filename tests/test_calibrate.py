@@ -11,6 +11,7 @@ import tests.measured_world as made
 from sim import profiles
 from sim.calibration import folds
 from sim.calibration.fit import ERROR_SCALE, FIRST_TOKEN_SCALE, TAILS, curvature, log_errors, row_weights
+from sim.calibration.known import REASON
 from sim.profiles.write import to_toml, write
 from sim.verbs.calibrate import Calibration, calibrate
 from sim.verbs.estimate import estimate
@@ -115,7 +116,7 @@ def test_curvature_is_that_of_finite_differences(folder: Path) -> None:
 def test_the_profile_tells_what_it_was_fitted_to(noisy: Calibration) -> None:
     (data,) = noisy.profile.data
     assert (data.file, data.rows, data.used, data.quantities) == ("noisy.csv", 96, 96, {"tpot_s": 96, "ttft_s": 96})
-    assert len(data.sha256) == 64
+    assert len(data.fingerprints) == 8 * 2 * 96
     assert {(of.engine, of.device): of.rows for of in noisy.profile.evidence} == {
         (engine, device): 24 for engine in ("sglang", "vllm") for device in ("h100-sxm", "h200")
     }
@@ -137,8 +138,12 @@ def test_a_few_rows_of_ones_own_adapt_a_profile_and_leave_the_rest(noisy: Calibr
     all_runs, table = made.runs(), made.world(folder)[0]
     every = dict(zip(all_runs, made.seconds_of(table.rows, factor * np.ones(len(table.rows))), strict=True))
     file = made.write(folder / "own.csv", rows, [every[run] for run in rows])
+    known = (folder / "noisy.csv").read_text().splitlines()[1:8]
+    file.write_text(file.read_text() + "\n".join(known))  # which the profile was fitted to: not counted twice
     own = calibrate(file, profile=noisy.profile, name="own", created=DATE)
-    assert own.profile.base == "made" and len(own.profile.data) == 2
+    assert own.profile.base == "made" and own.profile.data[:-1] == noisy.profile.data
+    assert [(row.line, row.reason) for row in own.unused] == [(14 + n, REASON) for n in range(len(known))]
+    assert (own.profile.data[-1].rows, own.profile.data[-1].used) == (19, 12)
     moved = {device: speed(device, own.profile) / speed(device, noisy.profile) for device in ("2x h100-sxm", "2x h200")}
     assert moved["2x h100-sxm"] == pytest.approx(1.0, abs=0.01)
     assert 1 + 0.5 * (factor - 1) < moved["2x h200"] < 1.1 * factor
@@ -147,5 +152,5 @@ def test_a_few_rows_of_ones_own_adapt_a_profile_and_leave_the_rest(noisy: Calibr
     assert all(after[place] == row for place, row in before.items() if place[1] != "h200")
     assert own.profile.interval == noisy.profile.interval
     assert any("by row" in note for note in own.notes)
-    with pytest.raises(profiles.RoofcastError, match="was fitted to this file already"):
+    with pytest.raises(profiles.RoofcastError, match="every row that can be used is in the profile own already"):
         calibrate(file, profile=own.profile)

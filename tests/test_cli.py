@@ -74,7 +74,7 @@ def test_start_imports_nothing_slow(words: list[str]) -> None:
     ("line", "sentence"),
     [
         ("", "usage: roofcast COMMAND"),
-        ("estimat a b", "roofcast: unknown command 'estimat'; hint: did you mean estimate?"),
+        ("estimat a b", "roofcast: unknown command 'estimat'; hint: did you mean estimate"),
         ("--hepl", "roofcast: unknown option '--hepl'"),
         ("estimate", "roofcast: estimate: the following arguments are required: MODEL, HARDWARE"),
         ("estimate a b c", "roofcast: estimate: unexpected argument 'c'"),
@@ -192,11 +192,12 @@ def test_limits_of_recommend(run: Run, verbs: Call) -> None:
     assert verbs["recommend"] == ((), limits)
 
 
-@pytest.mark.parametrize("command", ["estimate", "fits", "recommend"])
+@pytest.mark.parametrize("command", ["estimate", "fits", "recommend", "simulate"])
 def test_options_are_arguments_of_the_verbs(command: str) -> None:
-    from sim.commands import deployment, estimate, fits, recommend
+    from sim.commands import deployment, estimate, fits, recommend, simulate
 
-    keywords = {"estimate": estimate, "fits": fits, "recommend": recommend}[command]._KEYWORDS.values()
+    commands = {"estimate": estimate, "fits": fits, "recommend": recommend, "simulate": simulate}
+    keywords = commands[command]._KEYWORDS.values()
     more = {*deployment.SWEPT} if command == "estimate" else set()
     assert {*keywords, *more} <= set(inspect.signature(getattr(sim, command)).parameters)
 

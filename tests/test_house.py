@@ -21,6 +21,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 IMPORT_KERNELS = (
     "sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/", "sim/calibration/", "sim/silicon/",
+    "sim/serving/",
 )  # fmt: skip
 KERNELS_IMPORT = {"jax", "numpy", "chex", "kernels"}
 WITHOUT_JAX = (

@@ -100,6 +100,19 @@ def test_it_has_at_least_the_noise(wide: Result) -> None:
     assert (half_width(wide, "itl_s") < 0.2).all()  # with the noise of tpot_s
 
 
+def test_what_is_one_figure_has_one_interval() -> None:
+    table = load(TINY).interval["ttft_s"]
+    own = load(TINY).model_copy(update={"interval": load(TINY).interval | {"output_tokens_per_s": table}})
+    for profile in (own, load(TINY)):
+        found = ask(profile=profile, interval=0.8)
+        for name in ("e2e_s", "total_tokens_per_s"):
+            np.testing.assert_allclose(half_width(found, name), half_width(found, "output_tokens_per_s"), 1e-4)
+        ends = [np.asarray(found[f"output_{which}_tokens_per_s"]) for which in ("low", "high")]
+        spans = [LOAD["concurrency"] * found["output_tokens"] / found[f"e2e_{which}_s"] for which in ("high", "low")]
+        np.testing.assert_allclose(ends, spans, 1e-4)
+    assert (half_width(ask(profile=own, interval=0.8), "e2e_s") > 1.2 * 0.2).all()
+
+
 def test_what_nothing_varies_is_as_wide_as_the_noise() -> None:
     levels = ("engine", "arch", "device", "engine_arch", "engine_device", "engine_kind")
     still = load(TINY).model_copy(update={"shift": (), "prior_sd": profiles.rows.PriorSd(**dict.fromkeys(levels, 0.0))})
@@ -136,6 +149,7 @@ def test_where_nothing_fits_it_is_absent() -> None:
         (0, "interval: expected a level between 0 and 1, as in 0.8, found 0"),
         (1, "found 1"),
         (80, "found 80; hint: take 0.8"),
+        (2, "found 2; hint: take a fraction between 0 and 1, such as 0.8"),
         (-0.5, "found -0.5"),
         (math.nan, "found nan"),
         (math.inf, "found inf"),
@@ -215,13 +229,17 @@ def test_scenario_files_name_a_profile_beside_them(tmp_path: Path) -> None:
     assert any(note.startswith("profile: tiny of ") for note in answer.summary.provenance)
     assert any(note.startswith("profile: tiny of ") for note in answer.recommendation.provenance)
     assert result["tpot_low_s"][0] < result["tpot_s"][0]
-    (other,) = sim.run(path, interval=0.5).results.values()
-    assert (half_width(other) < half_width(result)).all()
+    narrow = sim.run(path, interval=0.5)
+    (other,) = narrow.results.values()
+    for wider, narrower in ((result, other), (answer.recommendation, narrow.recommendation)):
+        assert (half_width(narrower) < half_width(wider)).all()
     with pytest.raises(RoofcastError, match=r"^interval: there is no profile to take intervals from"):
         sim.run(path, profile="none")
     path.write_text('profile = "none"\n' + SCENARIO)
-    (plain,) = sim.run(path).results.values()
-    assert (plain["tpot_s"] != result["tpot_s"]).all() and "tpot_low_s" not in plain
+    bare = sim.run(path)
+    (plain,) = bare.results.values()
+    assert (plain["tpot_s"] != result["tpot_s"]).all()
+    assert "tpot_low_s" not in plain and "tpot_low_s" not in bare.recommendation
 
 
 @pytest.mark.parametrize(
@@ -255,3 +273,20 @@ def test_recommend_ranks_by_the_profile() -> None:
                             ep=row["ep"], replicas=row["replicas"], concurrency=4, prompt=1024, output=256,
                             profile=TINY)  # fmt: skip
         assert float(same["tpot_s"]) == pytest.approx(tpot_s, rel=1e-5)
+
+
+def test_recommend_has_the_ends_that_estimate_has(run: Callable) -> None:
+    asked = {"users": 4, "hardware": ["2x h100-sxm"], "models": [CALL[0]], "engines": ["vllm"], "profile": TINY}
+    found = sim.recommend(**asked, interval=0.8)
+    plain = sim.recommend(**asked)
+    assert set(found) - set(plain) == {f"{name}_{side}_{unit}" for side in ("low", "high") for name, unit in (
+        ("ttft", "s"), ("tpot", "s"), ("user", "tokens_per_s"), ("output", "tokens_per_s"))}  # fmt: skip
+    assert found["model"].tolist() == plain["model"].tolist() and "interval" not in plain.details
+    assert any(note.startswith("interval: 80 %") for note in found.provenance)
+    for row in found.rows():
+        same = {name: row[name] for name in ("engine", "weights", "kv", "tp", "pp", "ep", "replicas")}
+        one = sim.estimate(
+            row["model"], "2x h100-sxm", concurrency=4, prompt=1024, output=256, profile=TINY, interval=0.8, **same
+        )
+        for name in ("tpot_s", "tpot_low_s", "tpot_high_s", "output_low_tokens_per_s", "ttft_high_s"):
+            assert row[name] == pytest.approx(float(one[name]), rel=1e-5)

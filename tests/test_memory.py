@@ -13,10 +13,11 @@ import pytest
 from kernels.memory import cache_bytes
 from kernels.types import Model
 from sim import catalog, units
-from sim.engines import engine
+from sim.engines import engine, limits, memory_frac
 from sim.formats import bytes_of, weight_bytes, weight_plan
 from sim.lower import lower_model
 from sim.params import count
+from sim.request import build
 from sim.schema import ModelRow
 from tests import draw, rows
 from tests.oracle import memory as slow_memory
@@ -143,3 +144,32 @@ def test_a_narrower_cache_is_smaller(model_id: str) -> None:
     sizes = [cached(row, TOKENS_128K, kv)[0] for kv in ("16", "8", "4")]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[0] == 0.0 or sizes[1] < 0.7 * sizes[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "layout", "logged"),
+    [
+        ("h100-sxm", {}, 0.835),  # logged arguments of SGLang 0.5 servers on one H100
+        ("h100-sxm", {"tp": 4}, 0.824),
+        ("h200", {}, 0.907),
+        ("b200", {}, 0.857),
+        ("h100-sxm", {"tp": 1, "dp": 8}, 0.591),  # attention data parallelism pads its graphs
+    ],
+)
+def test_the_share_that_sglang_takes_for_itself(device: str, layout: dict[str, int], logged: float) -> None:
+    row, runs = catalog.devices()[device], engine("sglang")
+    share = memory_frac(runs, row, limits(runs, row).max_batched_tokens, **layout)
+    assert share == pytest.approx(logged, abs=0.0025)
+    assert memory_frac(runs, row, 1e9) == 0 and memory_frac(runs, row, 1) < 1
+    assert memory_frac(engine("vllm"), row, 1e9, 8) == engine("vllm").memory_frac
+
+
+def test_a_stated_share_wins_and_larger_chunks_leave_less() -> None:
+    asked = {"engine": "sglang", "weights": "native", "kv": None, "concurrency": 1, "prompt": 512, "output": 64}
+    own, chunk, told = (
+        float(build("qwen3-32b", "h100", **asked, **more).points.memory_frac[0])
+        for more in ({}, {"max_num_batched_tokens": 10240}, {"gpu_memory_utilization": 0.88})
+    )
+    per_token = 1.5 * units.MIB / catalog.devices()["h100-sxm"].memory_bytes
+    assert own - chunk == pytest.approx(2048 * per_token, rel=1e-3)
+    assert told == pytest.approx(0.88)

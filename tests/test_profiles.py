@@ -41,7 +41,7 @@ def device(name: str) -> Any:
 
 def test_a_file_that_was_written_reads_back_and_is_written_alike(tiny: Profile, tmp_path: Path) -> None:
     first, second = tmp_path / "a.toml", tmp_path / "b.toml"
-    data = {"file": 'a "b".csv', "sha256": "0f", "rows": 3, "used": 2, "quantities": {"ttft_s": 1, "tpot_s": 2}}
+    data = {"file": 'a "b".csv', "fingerprints": "0f/+AZaz", "rows": 3, "used": 2, "quantities": {"ttft_s": 1}}
     error = {"quantity": "tpot_s", "rows": 2, "before_median_frac": 0.123456, "split": "five folds"}
     raw = tiny.model_dump(exclude_none=True) | {"data": [data], "error": [error], "base": "other"}
     profile = Profile.model_validate(raw | {"shift": raw["shift"][::-1]})

@@ -123,8 +123,36 @@ def test_runs_that_are_no_closed_loop_are_not_used(tmp_path: Path, change: dict,
 def test_what_is_not_stated_is_asked_for() -> None:
     found = sample("vllm-serve.json")
     assert [(u.reason, "--hardware" in u.detail) for u in found.unused] == [("hardware not stated", True)]
-    latency = sample("vllm-latency.json", model=LLAMA, hardware="h100")
-    assert [u.reason for u in latency.unused] == ["length not stated"]
+    latency = sample("vllm-latency.json", model=LLAMA, hardware="h100", concurrency=4)
+    assert [u.reason for u in latency.unused] == ["prompt and output not stated"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "reason"),
+    [
+        ("vllm-latency.json", "--model, --hardware, --concurrency, --prompt and --output",
+         "model, hardware, concurrency, prompt and output not stated"),
+        ("vllm-throughput.json", "--model, --hardware and --output", "model, hardware and output not stated"),
+        ("aiperf.json", "--hardware and --engine", "hardware and engine not stated"),
+        ("mlx-lm.txt", "--model and --hardware", "model and hardware not stated"),
+        ("llama-batched-bench.md", "--model, --weights and --hardware", "model, weights and hardware not stated"),
+    ],
+)  # fmt: skip
+def test_all_that_is_missing_is_named_at_once(tmp_path: Path, name: str, options: str, reason: str) -> None:
+    text = (SAMPLES / name).read_text()
+    table = [line for line in text.splitlines() if line.startswith("|")]  # without the log, which names the file
+    (tmp_path / "x").write_text("\n".join(table) if name.endswith(".md") else text)
+    found = read([tmp_path / "x"])
+    assert found.measurements == [] and found.problems == []
+    assert {(u.reason, u.detail) for u in found.unused} == {(reason, f"state them with {options}")}
+
+
+def test_a_name_that_the_file_gives_and_nobody_knows_is_told_with_the_rest(tmp_path: Path) -> None:
+    run = json.loads((SAMPLES / "vllm-serve.json").read_text())
+    (tmp_path / "x.json").write_text(json.dumps({**run, "model_id": "served-alias"}))
+    [why] = read([tmp_path / "x.json"]).unused
+    assert why.reason == "unknown model; hardware not stated"
+    assert why.detail == "served-alias: state them with --model and --hardware"
 
 
 def test_parallelism_comes_from_the_metadata_or_fills_the_machine(tmp_path: Path) -> None:
@@ -233,3 +261,12 @@ def test_a_name_of_ones_own_is_told_by_the_command_line(tmp_path: Path) -> None:
     found = read([tmp_path / "x.json"], Defaults(model="Qwen/Qwen2.5-7B-Instruct"))
     assert [(m.model, m.weights) for m in found.measurements] == [("qwen2.5-7b", "q8_0")]
     assert [u.reason for u in found.unused] == ["runs on the processor", "unknown KV format"]
+
+
+def test_the_median_first_token_is_not_of_the_requests_that_opened_the_run(tmp_path: Path) -> None:
+    run = json.loads((SAMPLES / "vllm-serve.json").read_text())
+    del run["mean_ttft_ms"]
+    (tmp_path / "x.json").write_text(json.dumps(run))
+    found = read([tmp_path / "x.json"], Defaults(hardware="a100-sxm-80"))
+    first, tpot = only(found, "ttft_s", 1), only(found, "tpot_s", 1)
+    assert (first.stat, first.n_requests, tpot.n_requests) == ("median", math.inf, 320)

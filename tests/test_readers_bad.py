@@ -85,6 +85,30 @@ def test_missing_and_repeated_columns(read_text) -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("model,hardware,engine,prompt_tokens,output_tokens,concurrency,tpot_ms",
+         ("columns quantity, value are missing", "the columns model, hardware, engine, quantity, value: add")),
+        ("model,hardware,engine,value", ("column quantity is missing",)),
+        ("model,quantity,value", ("columns hardware, engine are", "or state --hardware and --engine")),
+        ("model,hardware,engine,isl,osl,ttft_ms", ("column concurrency is", "model, hardware, engine, isl, osl, ")),
+        ("model,hardware,engine,isl,osl,concurrency,value", ("column metric is missing",)),
+        ("model,hardware,engine,quant,context_depth,tokens_per_s", ("column phase is missing",)),
+    ],
+)  # fmt: skip
+def test_missing_columns_are_those_of_the_nearest_format(read_text, header: str, words: tuple[str, ...]) -> None:
+    told(read_text(f"{header}\n{'1,' * header.count(',')}1\n"), 1, *words)
+
+
+@pytest.mark.parametrize("quantity, used", [("tpot_ms", 0), ("itl_ms", 0), ("ttft_ms", 1), ("e2e_s", 1)])
+def test_one_output_token_has_no_time_between_tokens(read_text, quantity: str, used: int) -> None:
+    header = "model,hardware,engine,quantity,value,prompt_tokens,output_tokens"
+    found = read_text(f"{header}\nllama-3.1-8b,h100-sxm,vllm,{quantity},90,64,1\n")
+    assert len(found.measurements) == used
+    assert [u.reason for u in found.unused] == ["no inter-token time"] * (1 - used)
+
+
+@pytest.mark.parametrize(
     ("cell", "reason", "words"),
     [
         ("fast", "not a number", "tokens_per_s is 'fast'"),
@@ -122,7 +146,27 @@ def test_duplicate_and_contradictory_rows(read_text) -> None:
     assert [m.line for m in found.measurements] == [2, 4]
     assert [(u.line, u.reason) for u in found.unused] == [(3, "duplicate"), (5, "contradictory")]
     assert "x:3: the same configuration, load and tokens_per_s as in line 2; hint: remove one" in found.problems[0]
-    assert "x:5: tokens_per_s 30 contradicts the 90 of line 2, of the same configuration and load" in found.problems[1]
+    assert "x:5: tokens_per_s 30 contradicts the 95 of line 4, of the same configuration and load" in found.problems[1]
+    assert "hint: check both; line 4 is used" in found.problems[1]
+
+
+@pytest.mark.parametrize(
+    ("rates", "used"),
+    [
+        ([90, 45], []),  # exactly twice as fast
+        ([90, 45.1], [2, 3]),
+        ([45, 90, 45], [2]),  # the third row repeats the first, which makes two against one
+        ([90, 92, 44, 45], []),  # two against two
+        ([90, 92, 44, 45, 91], [2, 3, 6]),
+        ([30, 60, 95], [3, 4]),
+        ([20, 60, 150], []),
+    ],
+)
+def test_of_rows_of_one_load_the_outlier_is_left_out(read_text, rates: list[float], used: list[int]) -> None:
+    found = read_text("\n".join([HEADER, *(ROW.format(rate) for rate in rates)]))
+    assert [m.line for m in found.measurements] == used
+    assert len(found.problems) == len(found.unused) == len(rates) - len(used)
+    assert used or all("neither is used" in problem for problem in found.problems)
 
 
 def test_a_larger_batch_that_steps_faster_is_left_out(read_text) -> None:
@@ -132,13 +176,31 @@ def test_a_larger_batch_that_steps_faster_is_left_out(read_text) -> None:
     found = read_text("\n".join([header, *rows]))
     assert [(u.line, u.reason) for u in found.unused] == [(6, "contradictory")]
     assert {m.line for m in found.measurements} == {2, 3, 4, 5, 7}  # its time to first token is left out, too
-    assert "x:6: tpot_ms 5 at concurrency 512 contradicts the" in found.problems[0]
+    assert "x:6: tpot_ms 5 at concurrency 512 with 512 prompt tokens contradicts the" in found.problems[0]
 
 
-def test_of_two_rows_out_of_order_both_are_left_out(read_text) -> None:
-    header = "model,hardware,engine,isl,osl,concurrency,tpot_ms"
-    found = read_text("\n".join([header, *(f"Llama-3.1-8B,H100,vLLM,512,128,{c},{ms}" for c, ms in ((4, 30), (8, 9)))]))
-    assert [u.line for u in found.unused] == [2, 3]
+SERVED = "model,hardware,engine,engine_version,isl,osl,concurrency,tpot_ms"
+
+
+@pytest.mark.parametrize(
+    ("rows", "left_out"),
+    [
+        ([(4, 30), (8, 9)], [2, 3]),  # none can say which
+        ([(8, 8.0), (8, 8.0), (8, 16.0), (8, 8.1), (32, 10.5)], [3, 4]),  # line 3 is line 2 again
+        ([(8, 15.9), (32, 10.5), (8, 8.0)], [2]),
+        ([(8, 16.0), (32, 10.5), (8, 15.7)], [3]),  # the other at 8 says that the 16.0 is right
+        ([(8, 16.0), (32, 10.5), (32, 10.6), (8, 10.0)], [2]),
+    ],
+)
+def test_rows_out_of_order_are_told_apart_by_others_of_their_load(read_text, rows: list, left_out: list[int]) -> None:
+    found = read_text("\n".join([SERVED, *(f"Llama-3.1-8B,H100,vLLM,1,512,128,{c},{ms}" for c, ms in rows)]))
+    assert [u.line for u in found.unused] == left_out
+
+
+def test_versions_of_an_engine_tell_rows_out_of_order_apart_too(read_text) -> None:
+    runs = [("0.1", 8, 16.5), ("0.2", 8, 8.0), ("0.3", 8, 8.1), ("0.1", 32, 10.5)]
+    found = read_text("\n".join([SERVED, *(f"Llama-3.1-8B,H100,vLLM,{v},512,128,{c},{ms}" for v, c, ms in runs)]))
+    assert [u.line for u in found.unused] == [2]
 
 
 def test_the_same_file_twice_is_told_with_both_names(tmp_path: Path) -> None:
@@ -215,3 +277,12 @@ def test_no_damage_ends_in_a_traceback(tmp_path_factory, noise: bytes, name: str
     found = read([file], Defaults(model="llama-3.1-8b", hardware="8x b200", engine="vllm", prompt=99, output=9))
     assert all(m.value > 0 for m in found.measurements)
     assert all("\n" not in problem for problem in found.problems)
+
+
+def test_a_first_token_that_fewer_users_and_shorter_prompts_wait_longer_for_is_left_out(read_text) -> None:
+    header = "model,hardware,engine,isl,osl,concurrency,ttft_ms"
+    runs = [(512, 4, 900), (512, 8, 800), (512, 16, 700), (2048, 4, 110), (2048, 16, 200)]  # cold for the first three
+    rows = [f"Llama-3.1-8B,H100,vLLM,{prompt},128,{users},{ms}" for prompt, users, ms in runs]
+    found = read_text("\n".join([header, *rows]))
+    assert [(u.line, u.reason) for u in found.unused] == [(line, "contradictory") for line in (2, 3, 4)]
+    assert "that the server was warm" in found.problems[0]

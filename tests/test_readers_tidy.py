@@ -114,7 +114,8 @@ def test_the_size_of_a_cache_stands_for_the_context(read_rows) -> None:
         ({"hardware": "RTX 2060"}, "unknown hardware"),
         ({"hardware": "M4 Max"}, "ambiguous hardware"),
         ({"quant": "UD-Q4_K_XL"}, "unknown quantization"),
-        ({"quant": ""}, "unknown quantization"),
+        ({"quant": ""}, "weights not stated"),
+        ({"quant": "", "engine": "", "model": ""}, "model, engine and weights not stated"),
         ({"quant": "ggml_q4_k"}, "unknown quantization"),
         ({"engine": "transformers"}, "engine without profile"),
         ({"context_depth": "", "prompt_tokens": ""}, "context not stated"),
@@ -137,7 +138,7 @@ def test_bins_of_one_chip_keep_their_bandwidth(read_rows) -> None:
 def test_a_closed_loop_gives_tpot_and_ttft(read_rows) -> None:
     tokens, first = sorted(read_rows(SILICON).measurements, key=lambda m: m.value)
     assert (tokens.quantity, first.quantity) == ("tpot_s", "ttft_s")
-    assert tokens.group() == ("gpt-oss-120b", "8x h100-sxm", "vllm", "mxfp4", "8", 1, 1, 8, 8)
+    assert tokens.group() == ("gpt-oss-120b", "8x h100-sxm", "vllm", "mxfp4", "16", 1, 1, 8, 8)
     assert (tokens.concurrency, tokens.n_requests, tokens.prompt) == (64, 640, pytest.approx(921.6))
     assert (tokens.value, first.value) == (pytest.approx(0.01), pytest.approx(0.3))
     assert tokens.line == first.line == 2 and tokens.id == first.id == "b"
@@ -248,3 +249,15 @@ def test_no_row_of_the_published_sets_vanishes(shared: Path, record_property) ->
         assert len(used) > 0.5 * n_rows
     assert all(math.isfinite(m.value) and m.value > 0 for m in found.measurements)
     assert seconds < 10  # under 3 s on an idle machine
+
+
+def test_sglang_runs_have_the_settings_of_their_scripts(read_rows) -> None:
+    row = {**SILICON, "engine": "SGLang", "model": "deepseek-ai/DeepSeek-V3", "hardware": "B200", "precision": "fp4",
+           "moe_format": "nvfp4", "gemm_format": "nvfp4"}  # fmt: skip
+    script = {"max_num_batched_tokens": 16384, "gpu_memory_utilization": 0.85, "admission_steps": 30}
+    for m in read_rows(row).measurements:
+        assert (m.kv, {name: m.limits[name] for name in script}) == ("8", script)
+    exact = read_rows(row, {"length_range": "exact", "hardware": "H100 SXM"}).measurements[0]
+    assert (exact.kv, exact.limits["gpu_memory_utilization"]) == ("16", pytest.approx(0.59, abs=0.005))  # dp 8
+    repeated = read_rows(row, {"length_range": "exact", "id": "x_gap_analysis_1"}).measurements[0]
+    assert repeated.prompt == pytest.approx(921.6) and repeated.limits["length_spread"] > 0

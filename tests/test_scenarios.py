@@ -14,10 +14,12 @@ from sim.config import load_scenario
 from sim.errors import RoofcastError
 from sim.results import Result
 from sim.verbs.run import AT_LEVEL, ScenarioResult, run
+from sim.verbs.simulate import simulate
 
 FOLDER = Path(__file__).resolve().parents[1] / "scenarios"
 GUIDE = Path(__file__).resolve().parents[2] / "shared" / "guide" / "sizing-guide.txt"
-FILES = sorted(FOLDER.glob("*.toml"))
+SIMULATED = {"load-on-one-h100", "team-on-one-4090"}  # with traffic
+FILES = sorted(path for path in FOLDER.glob("*.toml") if path.stem not in SIMULATED)
 
 # Row of the guide's decision matrix -> (file, models it names, devices it names as the catalogue knows them).
 MATRIX = {
@@ -131,6 +133,21 @@ def test_production_scenarios_have_theirs():
     for (tier, number), stem in PRODUCTION.items():
         header = (FOLDER / f"{stem}.toml").read_text(encoding="utf-8").partition("\nname =")[0].lower()
         assert f"tier {tier}" in header and f"production scenario {number}" in header, stem
+
+
+@pytest.mark.parametrize("stem", sorted(SIMULATED))
+def test_traffic_is_simulated(stem):
+    path = FOLDER / f"{stem}.toml"
+    text = path.read_text(encoding="utf-8")
+    assert f"# roofcast simulate scenarios/{stem}.toml" in text and max(map(len, text.splitlines())) <= 120
+    names = [(catalog.model(d.model).id, d.model) for d in load_scenario(path).deployments]
+    assert all(own == used for own, used in names)
+    answer = simulate(path, replications=1)
+    levels = load_scenario(path).traffic.levels
+    for result in answer.results.values():
+        assert result["load"].tolist() == list(levels) and result["complete"].all()
+        assert result["keeps"][0] and (np.diff(result["keeps"].astype(int)) <= 0).all()
+    assert 0 < answer.summary["max_load"].min() < answer.summary["max_load"].max()
 
 
 def test_no_scenario_is_left_over():

@@ -34,7 +34,9 @@ def same(outcome: Outcome, reference: Reference) -> None:
     assert outcome.complete
     assert outcome.n_steps == len(reference.steps)
     for name in ("scheduled_s", "first_token_s", "finish_s", "arrival_s"):
-        np.testing.assert_allclose(getattr(outcome, name), getattr(reference, name), rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(
+            getattr(outcome, name), getattr(reference, name), rtol=1e-9, atol=1e-12, err_msg=name
+        )
 
 
 @given(scenarios())

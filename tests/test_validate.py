@@ -136,6 +136,20 @@ def test_every_row_is_accounted_for() -> None:
     assert len(found.details["columns"]) == len(found.rows())
 
 
+def test_the_unit_is_that_of_the_column() -> None:
+    ends = {"_ms": "ms", "e2e_s": "s", "_per_gpu": "tokens/s per GPU", "_total": "tokens/s"}
+    found = sim.validate([SAMPLES / "serving.csv", SAMPLES / "local.csv"], profile="none")
+    told = set()
+    for row, columns in zip(found.rows(), found.details["columns"], strict=True):
+        if row["used"]:
+            stated = columns.get("metric", "rate_total")
+            assert row["unit"] == next(unit for end, unit in ends.items() if stated.endswith(end)), stated
+            told.add(row["unit"])
+    assert {"ms", "tokens/s", "tokens/s per GPU"} <= told
+    row = measure.read([SAMPLES / "silicon.csv"]).measurements[0]
+    assert [replace(row, scale=scale).unit for scale in (1.0, 1e3, 1 / 1e-6, 1e3 / 1e-6)] == ["s", "ms", "us", "ns"]
+
+
 def test_two_files_named_twice_count_once() -> None:
     once, twice = (sim.validate([SAMPLES / "local.csv"] * n, profile="none", interval=None) for n in (1, 2))
     assert once.rows() == twice.rows() and twice.details["problems"] == []
@@ -189,6 +203,11 @@ def test_a_profile_moves_the_predictions(found: Result, tmp_path: Path) -> None:
         ({"prompt": "long"}, "prompt: expected whole numbers"),
         ({"profile": "no-such.toml"}, "no-such.toml"),
         ({"paths": []}, "paths: expected the names of files with measurements, found none"),
+        ({"paths": 5}, "paths: expected the names of files with measurements, found 5"),
+        ({"paths": {}}, "paths: expected the names of files with measurements, found none"),
+        ({"weights": [1]}, "expected the name of a weight format, found [1]"),
+        ({"progress": 5}, "progress: expected a function, found 5"),
+        ({"interval": 2}, "found 2; hint: take a fraction between 0 and 1, such as 0.8"),
         ({"paths": [3]}, "paths: expected the names of files with measurements, found 3"),
         ({"paths": "no-such.csv"}, "no-such.csv: cannot be read"),
     ],
@@ -222,7 +241,8 @@ def test_what_does_not_fit_is_no_mistake(tmp_path: Path) -> None:
         ({"n_devices": 2, "pp": 2}, ("2x h100-sxm", 1, 2, 1, 1)),
         ({"n_devices": 2, "tp": 4}, "contradictory parallelism"),
         ({"stat": "p99"}, "a percentile"),
-        ({"output_tokens": ""}, "length not stated"),
+        ({"output_tokens": ""}, "output not stated"),
+        ({"output_tokens": "", "model": ""}, "model and output not stated"),
         ({"weights": "fp3"}, "unknown quantization"),
         ({"mixed_chunk": -1}, "not positive"),
     ],

@@ -64,13 +64,16 @@ def figures(found: Calibration, progress: Progress) -> dict[str, Any]:
     alone = left_out_by(work, progress)
     rows = work.table.rows
     body = {
-        "files": [data.model_dump(exclude={"sha256"}) for data in found.profile.data],
+        "files": [data.model_dump(exclude={"fingerprints"}) for data in found.profile.data],
         "columns": LINE,
-        "split": {"how": found.notes[-1], "seed": SEED, "level": LEVEL},
+        "split": {"how": found.profile.error[0].split, "seed": SEED, "level": LEVEL},
         "heads": head_figures(judged, np.ones(len(rows), bool)),
         "told_fold": {"fold": TOLD_FOLD, "heads": head_figures(judged, work.held.fold == TOLD_FOLD)},
         "left_out": {by: _left_out(rows, labels, errors) for by, (labels, errors) in alone.items()},
-        "ranks": layout_ranks(rows, work.held.log_error) | {"before": layout_ranks(rows, work.before)["throughput"]},
+        "ranks": {
+            name: layout_ranks(rows, errors)
+            for name, errors in (("before", work.before), ("folds", work.held.log_error), ("model", alone["model"][1]))
+        },
         "coverage": _coverage(judged),
         "floor": {quantity: repeatability(rows, quantity) for quantity in ("tpot_s", "ttft_s")},
         "tables": _tables(judged),
@@ -121,7 +124,7 @@ def head_figures(judged: Judged, chosen: np.ndarray) -> list[dict[str, Any]]:
 
 
 def left_out_by(work: Work, progress: Progress) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """By model and by device: (labels (M,), log errors of serving TPOT (M,), by fits without the label's rows)."""
+    """By model and by device: (labels (M,), log errors (M,) by fits without the label's rows; NaN where none ran)."""
     rows = work.table.rows
     judged = np.asarray([is_silicon(row, "tpot_s") for row in rows])
     labels = {
@@ -133,7 +136,7 @@ def left_out_by(work: Work, progress: Progress) -> dict[str, tuple[np.ndarray, n
     for k, (by, label) in enumerate(turns):
         own = labels[by] == label
         errors[by][own] = _without(work, own, _stage(progress, f"without {label}", k, len(turns)))[own]
-    return {by: (labels[by], np.where(judged, errors[by], np.nan)) for by in labels}
+    return {by: (labels[by], errors[by]) for by in labels}
 
 
 def _stage(progress: Progress, what: str, k: int, n_fits: int) -> Callable[[int, int, float], None]:
@@ -156,8 +159,8 @@ def _shapes(models: Sequence[str]) -> list[str]:
 
 
 def _left_out(rows: Sequence[Measurement], labels: np.ndarray, errors: np.ndarray) -> list[dict[str, Any]]:
-    """A line for all, and one for each label."""
-    known = np.isfinite(errors)
+    """Of serving TPOT, a line for all and one for each label."""
+    known = np.isfinite(errors) & np.asarray([is_silicon(row, "tpot_s") for row in rows])
     measured = np.asarray([row.value for row in rows])
     lines = []
     for label in ["", *np.unique(labels[known]).tolist()]:

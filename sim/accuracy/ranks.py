@@ -13,6 +13,7 @@ from sim.measure import Measurement
 from sim.scores import rank_correlation
 
 LEAST_LAYOUTS = 3
+SAME_RUN = 1e-3
 Run = tuple[Measurement, float, float, float, float]  # a row; TPOT and TTFT measured, and forecast
 
 
@@ -64,11 +65,15 @@ def _correlation(layouts: list[list[Run]], rate: Callable[[Measurement, float, f
 
 
 def repeatability(rows: Sequence[Measurement], quantity: str) -> dict[str, float]:
-    """How far runs of one configuration and load differ: median of |log ratio| over their pairs, and their number."""
+    """How far runs of one configuration and load differ: median of |log ratio| over their pairs, and their number.
+
+    Two that agree to a thousandth are one run, published twice.
+    """
     same: dict[tuple, list[float]] = defaultdict(list)
     for row in rows:
         if is_silicon(row, quantity):
             load = (row.concurrency, row.prompt, row.output, row.n_requests, *sorted(row.limits.items()))
             same[(*row.group(), *load)].append(row.value)
     apart = [abs(np.log(a / b)) for values in same.values() for a, b in combinations(values, 2)]
+    apart = [difference for difference in apart if difference > SAME_RUN]
     return {"pairs": len(apart), "apart_frac": float(np.median(apart)) if apart else float("nan")}

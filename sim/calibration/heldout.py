@@ -47,6 +47,7 @@ def held_out(
 def spread_of(table: Table, pooling: Pooling, found: Fit) -> np.ndarray:
     """(M,) standard deviation of the log forecast over draws of the parameters."""
     normals = np.random.default_rng(0).standard_normal((N_DRAWS, len(found.z)))
+    # Compiling a pass without gradients costs 2 to 4 s, and saves that much from ten thousand rows on.
     draws = np.stack([log_errors(table, pooling, (found.z + found.sd * n).astype(np.float32)) for n in normals])
     return draws.std(axis=0)
 

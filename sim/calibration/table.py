@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +15,7 @@ from sim import errors, profiles
 from sim.calibration.contexts import Context, context
 from sim.errors import RoofcastError, sentence, why_reasons
 from sim.measure import Measurement, Unused
+from sim.measure.rows import commonest
 from sim.point import Point, evaluate, split, stack
 from sim.request import Request, build
 
@@ -59,12 +59,21 @@ class _Block:
     rows: tuple[Measurement, ...]
 
 
+class NoForecast(RoofcastError):
+    """None of the measurements can be forecast; `unused` says of each why."""
+
+    def __init__(self, unused: Sequence[Unused]):
+        self.unused = tuple(unused)
+        super().__init__(sentence("no measurement can be forecast", "measurements", commonest(unused)))
+
+
 def tabulate(
     rows: Sequence[Measurement], profile: profiles.Source = None, progress: Progress = lambda *_: None
 ) -> tuple[Table, list[Unused]]:
     """(The table of the rows that can be forecast, the others with the reason why not).
 
-    profile: whose engines the table has; None: the shipped one's; "none": the priors'.
+    profile: whose engines the table has; None: the shipped one's; "none": the priors'. Raises NoForecast where no row
+    can be forecast.
     """
     chosen = profiles.named(profile) or profiles.PRIORS
     together: dict[tuple, list[Measurement]] = {}
@@ -78,8 +87,7 @@ def tabulate(
             unused += lost
         progress(done, len(together))
     if not blocks:
-        why = Counter(f"{row.reason} ({row.detail})" for row in unused).most_common(1)
-        raise RoofcastError(sentence("no measurement can be forecast", "measurements", why[0][0] if why else ""))
+        raise NoForecast(unused)
     return _join(blocks), unused
 
 

@@ -22,17 +22,31 @@ FROM_SCRATCH = Profile(name="the catalogue's priors", created="-", prior_sd=PRIO
 
 @dataclass(frozen=True)
 class Pin:
-    """One parameter after the fit: the factor on what it shifts, its spread, and that over the prior's spread."""
+    """One parameter after the fit: the factor on what it shifts, its spread, and that over the prior's spread.
+
+    before: the factor in the profile that the fit began at.
+    """
 
     name: str
     of: str  # what the factor multiplies: "", or "odds" of a fraction, or "excess over 1"
     factor: float
     spread_frac: float
     of_prior_frac: float
+    before: float
 
     def __str__(self) -> str:
         of = f" the {self.of}" if self.of else ""
         return f"{self.name}: {self.factor:.2f}x{of} ± {100 * self.spread_frac:.2g} %"
+
+    @property
+    def moved(self) -> bool:
+        """Whether the fit changed it."""
+        return self.factor != self.before
+
+    def change(self) -> str:
+        """From where to where it moved, as per cent over the catalogue's figure (or the odds of that)."""
+        then, now = (round(100 * (factor - 1), 1) + 0.0 for factor in (self.before, self.factor))
+        return f"{self.name}: {self.of}{' ' if self.of else ''}from {then:+.1f} % to {now:+.1f} %"
 
 
 def settled(params: Parameters, found: Fit) -> tuple[Fit, np.ndarray]:
@@ -88,13 +102,14 @@ def pins(params: Parameters, found: Fit) -> list[Pin]:
     free = np.flatnonzero(params.pooling.spread > 0)
     order = free[np.argsort(found.sd[free], kind="stable")]
     pairs = list(params.pairs(found.z, found.sd).items())
-    return [_pin(*pairs[p][0], *pairs[p][1], float(found.sd[p])) for p in order]
+    start = np.asarray(params.pooling.center, np.float64)
+    return [_pin(*pairs[p][0], *pairs[p][1], float(found.sd[p]), float(start[p])) for p in order]
 
 
-def _pin(entry: Entry, _: str, place: Place, shift: float, sd: float, of_prior: float) -> Pin:
+def _pin(entry: Entry, _: str, place: Place, shift: float, sd: float, of_prior: float, start: float) -> Pin:
     field, kernel = entry
     engine, device, kind = ("" if part == ANY else part for part in place)
     where = " on ".join(part for part in (engine, device) if part) + (f" with {kind} models" if kind else "")
     of = "odds" if field.endswith("_frac") else "excess over 1" if field in ABOVE_ONE else ""
     name = f"{field}{f' ({kernel})' if kernel else ''} of {where}"
-    return Pin(name, of, float(np.exp(shift)), float(np.expm1(sd)), of_prior)
+    return Pin(name, of, float(np.exp(shift)), float(np.expm1(sd)), of_prior, float(np.exp(start)))

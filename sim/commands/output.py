@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sim.commands.parsing import one_of
@@ -46,10 +46,13 @@ def check_pictures(*paths: str | None) -> None:
             check_file(path)
 
 
-def emit(args: argparse.Namespace, result: Result, view: Callable[[], RenderableType], **more: Any) -> None:
-    """Print a result as `--format` says; `more` are further keys of the JSON."""
+def emit(
+    args: argparse.Namespace, result: Result, view: Callable[[], RenderableType],
+    head: Mapping[str, Any] | None = None, **more: Any,
+) -> None:  # fmt: skip
+    """Print a result as `--format` says; `head` are keys before those of the JSON, `more` after them."""
     if args.format == "json":
-        print_json(document(result) | more)
+        print_json({**(head or {}), **document(result), **more})
         return
     if args.format == "csv":
         sys.stdout.write(result.to_csv())

@@ -23,6 +23,7 @@ _KEYWORDS = {
     "precision_floor": "precision_floor",
     "top": "top",
     "profile": "profile",
+    "interval": "interval",
 }
 
 
@@ -44,7 +45,7 @@ def configure(parser: Parser) -> None:
     among.add_argument("--models", type=names, metavar="LIST", help="models to choose from")
     among.add_argument("--engines", type=names, metavar="LIST", help="engines to choose from")
     parser.add_argument("--top", type=count(), metavar="N", help="deployments to print (default: 10)")
-    add_profile(parser)
+    add_profile(parser, interval=True)
     add_format(parser)
     parser.epilog = "example: roofcast recommend --users 20 --prompt 4k --output 300 --ttft 2s --tpot 50ms"
 

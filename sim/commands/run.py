@@ -1,4 +1,4 @@
-"""`roofcast run`: every deployment of a scenario file, compared."""
+"""`roofcast run`: every deployment of a scenario file, compared; one with traffic is simulated."""
 
 from __future__ import annotations
 
@@ -28,8 +28,13 @@ def execute(args: argparse.Namespace) -> int:
     """Print the comparison; 1 if no deployment keeps to the objectives."""
     check_pictures(args.plot)
     import sim
+    from sim.verbs.simulate import Simulation
 
     answer = sim.run(args.scenario, **call_arguments(args, {"profile": "profile", "interval": "interval"}))
+    if isinstance(answer, Simulation):
+        from sim.commands.simulate import show
+
+        return show(args, answer)
     if args.format == "json":
         print_json(_document(answer))
     elif args.format == "csv":

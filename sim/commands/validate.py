@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sim.results import Result
+    from sim.verbs.validate import Progress
 
 _DEGREES = ("tp", "pp", "ep", "dp", "replicas", "concurrency", "prompt", "output")
 _KEYWORDS = {
@@ -37,7 +38,7 @@ def configure(parser: Parser) -> None:
     group = parser.add_argument_group("output")
     known = "quantity,engine,kind,batch,depth,hardware,model"
     group.add_argument("--by", type=names, metavar="LIST", help=f"these error tables, all of their lines: {known}")
-    group.add_argument("--rows", metavar="FILE.csv", help="every row of the files with its forecast")
+    group.add_argument("--rows", metavar="FILE.csv", help="every row, with its forecast in the unit of its figure")
     group.add_argument("--plot", metavar="FILE", help="predicted against measured, as .png or .svg")
     add_format(group)
     parser.epilog = "example: roofcast validate bench.json --hardware 2x-rtx-4090 --rows out.csv --plot out.png"
@@ -62,38 +63,59 @@ def execute(args: argparse.Namespace) -> int:
     check_pictures(args.plot)
     if args.rows is not None:
         check_writable(args.rows)
-    import sim
     from sim.report.progress import progress_bar
 
     with progress_bar() as progress:
-        result = sim.validate(args.files or None, progress=progress, **call_arguments(args, _KEYWORDS))
+        result = _validated(args, progress)
     scores, problems = result.details["scores"], result.details["problems"]
     more = {} if args.format != "json" else {
         "unused": result.details["unused"], "problems": problems, "figures": document(result)["rows"],
     }  # fmt: skip
-    emit(args, scores, lambda: _view(args, result), **more)
+    head = {"in_sample": result.details["in_sample"]}
+    emit(args, scores, lambda: _view(args, result), head, **more)
     _write(args, result)
     print_problems(problems)
     return 1 if problems else 0
 
 
+def _validated(args: argparse.Namespace, progress: Progress) -> Result:
+    """The forecasts; where no row can be used, the file of rows says why before the error does."""
+    import sim
+    from sim.verbs.validate import NothingUsed
+
+    try:
+        return sim.validate(args.files or None, progress=progress, **call_arguments(args, _KEYWORDS))
+    except NothingUsed as nothing:
+        _write_rows(args, nothing.result)
+        raise
+
+
 def _view(args: argparse.Namespace, result: Result) -> RenderableType:
     from rich.console import Group
+    from rich.text import Text
 
-    from sim.report.scores import scores_view, unused_view
+    from sim.report.scores import forecasts_view, scores_view, unused_view
 
     title = "Error of forecasts, predicted / measured - 1, of the figures as the files state them"
     view = scores_view(result.details["scores"], title, result.details["interval"], whole=args.by is not None)
-    return Group(view, unused_view(int(result["used"].sum()), result.details["unused"], result.rows()))
+    rows = result.rows()
+    head = [Text(f"{note}\n") for note in result.details["in_sample"]]
+    rest = unused_view(int(result["used"].sum()), result.details["unused"], rows)
+    return Group(*head, *forecasts_view(rows, result.details["interval"]), view, rest)
 
 
-def _write(args: argparse.Namespace, result: Result) -> None:
+def _write_rows(args: argparse.Namespace, result: Result) -> None:
     if args.rows is not None:
         from sim.report.rows import rows_csv
 
         write_whole(args.rows, rows_csv(result))
+        print_notes([f"wrote {args.rows}"])
+
+
+def _write(args: argparse.Namespace, result: Result) -> None:
+    _write_rows(args, result)
     if args.plot is not None:
         from sim.report.parity import parity_plot
 
         parity_plot(result, args.plot, "Predicted against measured")
-    print_notes([f"wrote {path}" for path in (args.rows, args.plot) if path is not None])
+        print_notes([f"wrote {args.plot}"])

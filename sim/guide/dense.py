@@ -8,7 +8,7 @@ import numpy as np
 
 from sim import catalog
 from sim.catalog import Machine
-from sim.engines import EngineRow, limits
+from sim.engines import EngineRow, limits, memory_frac
 from sim.errors import INFEASIBLE
 from sim.formats import weight_bytes, weight_plan
 from sim.lower import NO_LIMIT, lower_device, lower_engine, lower_model
@@ -68,7 +68,7 @@ def _fits(row: ModelRow, machine: Machine, runs: EngineRow, weights: str, contex
         "n_requests": NO_LIMIT,
         "max_batched_tokens": default.max_batched_tokens,
         "max_sequences": default.max_sequences,
-        "memory_frac": runs.memory_frac,
+        "memory_frac": memory_frac(runs, machine.device, default.max_batched_tokens),
     }
     point = Point(**{f.name: np.asarray([given.get(f.name, 1.0)], np.float32) for f in fields(Point)})
     return not int(evaluate(setup, point).why[0]) & INFEASIBLE

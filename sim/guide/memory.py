@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim import catalog
-from sim.engines import engine
+from sim.engines import engine, limits, memory_frac
 from sim.formats import weight_bytes, weight_plan
 from sim.guide.claims import Claim
 from sim.guide.forecast import (
@@ -22,6 +22,7 @@ from sim.guide.verdict import ROUNDING, Finding, Verdict, held
 from sim.params import count
 from sim.report.number import show, significant
 from sim.results import Result
+from sim.schema import DeviceRow
 from sim.units import BITS_PER_BYTE, GB
 
 # The guide's worked examples that exist, over which formats and overheads are averaged.
@@ -175,10 +176,15 @@ def capacity(claim: Claim) -> Finding:
     machine = catalog.machine(claim.hardware)
     device, n = machine.device, machine.n_devices
     label, shown = n * device.memory_gb * GB, float(n * device.memory_bytes)
-    usable = shown * device.default_usable_frac * engine(claim.engine).memory_frac
+    usable = shown * device.default_usable_frac * _share(claim.engine, device)
     verdict, off = held((min(label, shown), max(label, shown)), claim.range, ROUNDING)
     sizes = {"labeled": label, "shown": shown, "usable": usable}
     return Finding(", ".join(f"{show('bytes', size)} {how}" for how, size in sizes.items()), verdict, off)
+
+
+def _share(engine_id: str, device: DeviceRow) -> float:
+    runs = engine(engine_id)
+    return memory_frac(runs, device, limits(runs, device).max_batched_tokens)
 
 
 def _join(*parts: str) -> str:

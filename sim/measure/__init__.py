@@ -24,6 +24,7 @@ def read(paths: Sequence[Path], defaults: Defaults | None = None) -> Reading:
     """Every measurement of the files, in their order; `defaults` are what the command line states of them."""
     reading = Reading()
     for path in paths:
+        reading.files.append(str(path))
         text, problems = read_text(path)
         reading.problems.extend(problems)
         if text.strip():
@@ -31,4 +32,5 @@ def read(paths: Sequence[Path], defaults: Defaults | None = None) -> Reading:
             reading.measurements.extend(found.measurements)
             reading.unused.extend(found.unused)
             reading.problems.extend(found.problems)
+            reading.notes.extend(found.notes)
     return without_impossible(reading)

@@ -7,8 +7,8 @@ import re
 
 from sim import catalog, params
 from sim.catalog.lookup import find
-from sim.measure.names import UNKNOWN_MODEL, UNKNOWN_QUANTIZATION, model, tables, weights
-from sim.measure.rows import Unusable
+from sim.measure.names import UNKNOWN_QUANTIZATION, model, tables
+from sim.measure.rows import Missing, Unusable
 from sim.schema import ModelRow
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
@@ -25,7 +25,7 @@ def checkpoint(name: str) -> tuple[ModelRow, str]:
     while (row := find(tables()["model"].get(rest, rest), catalog.models())) is None:
         ending = next((e for e in tables()["suffix"] if rest.lower().endswith("-" + e)), None)
         if ending is None:
-            raise Unusable(UNKNOWN_MODEL if name else "model not stated", name)
+            raise Missing({"--model": "model"}, {"model": name} if name else None)
         stated, rest = tables()["suffix"][ending] or stated, rest[: -len(ending) - 1]
     if stated == "native":
         stated = next((f for e, f in tables()["suffix"].items() if f and rest.lower().endswith("-" + e)), stated)
@@ -37,17 +37,24 @@ def checkpoint(name: str) -> tuple[ModelRow, str]:
 @functools.cache
 def gguf_model(file_name: str, type_name: str, n_params: float) -> ModelRow:
     """The model of a GGUF file: by its name, else by what llama.cpp calls its type ("llama 8B Q4_K - Medium")."""
-    return _by_name(_GGUF_TYPE.sub("", _stem(file_name))) or _by_size(type_name, n_params)
+    stem = _stem(file_name)
+    row = _by_name(_GGUF_TYPE.sub("", stem)) or _by_size(type_name, n_params)
+    if row is None:
+        found = type_name or stem
+        raise Missing({"--model": "model"}, {"model": found} if found else None)
+    return row
 
 
 @functools.cache
-def gguf_format(file_name: str, type_name: str, model_id: str) -> str:
-    """Its format, likewise. Dynamic mixes ("UD-Q4_K_XL") are not what their names say, and refused."""
+def gguf_quantization(file_name: str, type_name: str) -> str:
+    """Its quantization, likewise. Dynamic mixes ("UD-Q4_K_XL") are not what their names say, and refused."""
     stem = _stem(file_name)
     quant = _type_format(type_name) or _name_format(stem)
+    if not (stem or type_name):
+        raise Missing({"--weights": "weights"})
     if _DYNAMIC.search(stem) or not quant:
-        raise Unusable(UNKNOWN_QUANTIZATION, stem or type_name or "not stated")
-    return weights(quant, "llamacpp", model_id)
+        raise Unusable(UNKNOWN_QUANTIZATION, stem or type_name)
+    return quant
 
 
 def _stem(file_name: str) -> str:
@@ -62,14 +69,14 @@ def _by_name(stem: str) -> ModelRow | None:
         return None
 
 
-def _by_size(type_name: str, n_params: float) -> ModelRow:
+def _by_size(type_name: str, n_params: float) -> ModelRow | None:
     """The model of the named architecture whose parameters are as many as the tool counted."""
     architecture = type_name.partition(" ")[0]
     for name in tables()["gguf"].get(architecture, ()):
         row = model(name)
         if abs(params.count(row).text_total / max(n_params, 1.0) - 1) < _SAME_SIZE:
             return row
-    raise Unusable(UNKNOWN_MODEL, type_name or "not stated")
+    return None
 
 
 def _name_format(stem: str) -> str:

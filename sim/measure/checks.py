@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from dataclasses import replace
 
 from sim import catalog, formats, params, units
 from sim.errors import sentence, shown
 from sim.measure.order import out_of_order
+from sim.measure.repeats import repeated
 from sim.measure.rows import Measurement, Reading, Unused, place
 
-CONTRADICTION = 2.0  # ratio of two figures of one configuration and load, beyond which one of them is a mistake
 LIMITS = {
     "memory": (
         "reading the active weights once",
@@ -18,47 +18,42 @@ LIMITS = {
     ),
     "compute": ("multiplying the prompt", "check the unit and the length; a prompt that is cached is no prefill"),
 }
-# Columns of tables that say how a row came out, or where it is from, not what was run.
-OUTCOMES = frozenset({
-    "id", "value", "tokens_per_s", "stddev", "ttft_ms", "tpot_ms", "queued", "source_url", "source_title", "accessed",
-    "avg_ns", "stddev_ns", "avg_ts", "stddev_ts", "samples_ns", "samples_ts", "test_time", "t/s",
-    "S_PP t/s", "S_TG t/s", "S t/s", "T_PP s", "T_TG s", "T s", "speed_pp", "speed_tg", "speed", "t_pp", "t_tg", "t",
-})  # fmt: skip
 
 
 def without_impossible(reading: Reading) -> Reading:
-    """The reading less what no memory could do, duplicates, and the later of two contradictory rows."""
-    dropped: dict[int, tuple[str, str, str]] = {}
-    first: dict[tuple, Measurement] = {}
-    for index, found in enumerate(reading.measurements):
-        if impossible := _too_fast(found):
-            dropped[index] = impossible
-            continue
-        key = _what_ran(found)
-        earlier = first.setdefault(key, found)
-        if earlier is found or (earlier.file, earlier.line) == (found.file, found.line):
-            continue
-        if clash := _clash(earlier, found):
-            dropped[index] = clash
-    possible = {i: row for i, row in enumerate(reading.measurements) if i not in dropped}
+    """The reading less what no memory could do, duplicates, and rows that contradict others."""
+    rows = dict(enumerate(reading.measurements))
+    dropped = {i: told for i, row in rows.items() if (told := _no_next_token(row) or _too_fast(row))}
+    dropped |= repeated({i: row for i, row in rows.items() if i not in dropped})
+    possible = {i: row for i, row in rows.items() if i not in dropped}
     return _without(reading, out_of_order(possible) | dropped)
 
 
 def _without(reading: Reading, dropped: dict[int, tuple[str, str, str]]) -> Reading:
-    """A row is unused once all its figures are dropped; a problem is told once a row."""
+    """A row is unused once all its figures are dropped, else each of them is rejected; a problem is told once a row."""
     kept = [m for index, m in enumerate(reading.measurements) if index not in dropped]
     lines = {(m.file, m.line) for m in kept}
     unused, problems, rejected = list(reading.unused), list(reading.problems), list(reading.rejected)
     told: set[tuple[str, int]] = set()
-    for index, (reason, what, hint) in dropped.items():
+    for index, (reason, what, hint) in sorted(dropped.items()):
         m = reading.measurements[index]
-        if (m.file, m.line) in told:
-            continue
-        told.add((m.file, m.line))
-        problems.append(sentence(what, place(m.file, m.line), hint))
-        out = rejected if (m.file, m.line) in lines else unused
-        out.append(Unused(m.file, m.line, m.columns, reason, what))
-    return Reading(kept, unused, rejected, problems)
+        at, found = (m.file, m.line), Unused(m.file, m.line, m.columns, reason, what)
+        if at in lines:
+            rejected.append(found)
+        elif at not in told:
+            unused.append(found)
+        if at not in told:
+            problems.append(sentence(what, place(*at), hint))
+        told.add(at)
+    return replace(reading, measurements=kept, unused=unused, rejected=rejected, problems=problems)
+
+
+def _no_next_token(found: Measurement) -> tuple[str, str, str] | None:
+    if found.quantity not in ("tpot_s", "itl_s") or found.output > 1:
+        return None
+    stated = f"{found.measured_column} {shown(found.in_file_unit(found.value))}"
+    what = f"{stated} of {shown(found.output)} output token: there is no time between tokens"
+    return "no inter-token time", what, "check the output length; the time to the first token is TTFT"
 
 
 def _too_fast(found: Measurement) -> tuple[str, str, str] | None:
@@ -127,23 +122,3 @@ def peak_flops_per_s(machine: str) -> float:
 def bandwidth_bytes_per_s(machine: str) -> float:
     """Memory bandwidth of one of the machine's devices."""
     return catalog.machine(machine).device.bandwidth_gb_per_s * units.GB
-
-
-def _what_ran(found: Measurement) -> tuple:
-    """Everything that two rows must share to be the same measurement: configuration, load, and other conditions."""
-    load = (found.concurrency, found.prompt, found.output, found.depth, found.n_requests, *found.limits.items())
-    conditions: Iterable = ()
-    if found.source.split(":")[0] in ("table", "silicon", "serving", "local", "llama-bench", "llama-batched-bench"):
-        conditions = (cell for cell in found.columns.items() if cell[0] not in OUTCOMES)
-    return (*found.group(), found.replicas, found.source, found.quantity, found.stat, *load, *conditions)
-
-
-def _clash(earlier: Measurement, found: Measurement) -> tuple[str, str, str] | None:
-    where = f"line {earlier.line}" if earlier.file == found.file else place(earlier.file, earlier.line)
-    here, there = (shown(m.in_file_unit(m.value)) for m in (found, earlier))
-    if found.value == earlier.value:
-        return "duplicate", f"the same configuration, load and {found.measured_column} as in {where}", "remove one"
-    if max(found.value, earlier.value) > CONTRADICTION * min(found.value, earlier.value):
-        what = f"{found.measured_column} {here} contradicts the {there} of {where}, of the same configuration and load"
-        return "contradictory", what, f"check both; {where} is used"
-    return None

@@ -7,11 +7,11 @@ from typing import Any
 
 from sim.errors import did_you_mean
 from sim.measure import cells, names
-from sim.measure.build import PER_MS, Figure, deployment, measurement, split
-from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable
+from sim.measure.build import NAMED, PER_MS, Figure, cells_or_stated, deployment, measurement, split
+from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable, all_stated
 
 REQUIRED = ("model", "hardware", "engine", "quantity", "value")
-MARKS = ("quantity",)
+MARKS = ("quantity", "value")
 QUANTITIES: dict[str, tuple[Quantity, float]] = {
     "tpot_ms": ("tpot_s", PER_MS),
     "ttft_ms": ("ttft_s", PER_MS),
@@ -27,6 +27,9 @@ STATS = ("mean", "median", "unspecified")
 COUNTS = ("max_num_batched_tokens", "max_num_seqs", "kv_blocks", "admission_steps")
 AMOUNTS = ("gpu_memory_utilization", "length_spread", "mixed_chunk")
 DEGREES = ("tp", "pp", "ep", "dp", "replicas")
+LENGTHS = ("prompt_tokens", "output_tokens", "context_depth")
+OPTIONAL = ("n_devices", "weights", "kv", "concurrency", "n_requests", "stat", "tier", *DEGREES, *LENGTHS, *COUNTS,
+            *AMOUNTS)  # fmt: skip
 
 
 def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
@@ -39,8 +42,7 @@ def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
         raise Bad("unknown quantity", f"quantity is {name or 'empty'}", hint)
     if stat not in STATS:
         raise Unusable("a percentile", f"{stat} {name}")
-    ran = _ran(row, defaults)
-    load = _load(row, name, defaults)
+    ran, load = all_stated(lambda: _ran(row, defaults), lambda: _load(row, name, defaults))
     value = cells.figure(row.get("value"), "value")
     if name in RATES:
         tokens = load.concurrency * (load.prompt if name.startswith("prefill") else 1.0)
@@ -53,12 +55,12 @@ def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
 
 def _ran(row: dict[str, str], defaults: Defaults) -> Deployment:
     """What ran: on all of the machine, split as the engine does it, where the row states no parallelism."""
-    model = names.model(cells.text(row, "model", defaults.model or ""))
-    engine = names.engine(cells.text(row, "engine", defaults.engine or ""))
+    model_name, engine_name, hardware = cells_or_stated(row, defaults, NAMED)
+    model, engine = names.model(model_name), names.engine(engine_name)
     weights = names.canonical(model, cells.text(row, "weights", defaults.weights or "native"))
     degrees: dict[str, Any] = {name: _count(row, name) or getattr(defaults, name) for name in DEGREES}
     n_devices = _count(row, "n_devices") or 1
-    machine = names.stated_machine(cells.text(row, "hardware", defaults.hardware or ""), n_devices)
+    machine = names.stated_machine(hardware, n_devices)
     ran = split(
         deployment(model, machine, engine, weights, cells.text(row, "kv", defaults.kv or "")), Defaults(**degrees)
     )
@@ -76,15 +78,19 @@ def _load(row: dict[str, str], name: str, defaults: Defaults) -> Load:
     limits |= {of: cells.amount(found, of) for of in AMOUNTS if (found := cells.text(row, of))}
     depth = cells.amount(cells.text(row, "context_depth", "0"), "context_depth")
     if name.startswith("decode"):
-        output = cells.length(cells.text(row, "output_tokens") or defaults.output, "output_tokens")
+        [output] = _lengths(row, defaults, "output")
         load = Load(users, max(depth, 1.0), max(output - (depth == 0), 1.0), limits=limits)
     else:
-        prompt = cells.length(cells.text(row, "prompt_tokens") or defaults.prompt, "prompt_tokens")
-        output = 1.0
-        if not name.startswith("prefill"):
-            output = cells.length(cells.text(row, "output_tokens") or defaults.output, "output_tokens")
+        needed = ("prompt",) if name.startswith("prefill") else ("prompt", "output")
+        prompt, output = [*_lengths(row, defaults, *needed), 1.0][:2]
         load = Load(users, prompt, output, depth=depth if name.startswith("prefill") else 0.0, limits=limits)
     return replace(load, n_requests=cells.figure(offered, "n_requests")) if offered else load
+
+
+def _lengths(row: dict[str, str], defaults: Defaults, *needed: str) -> list[float]:
+    columns = {name: f"{name}_tokens" for name in needed}
+    return [cells.figure(found, columns[name]) for name, found in zip(
+        columns, cells_or_stated(row, defaults, columns), strict=True)]  # fmt: skip
 
 
 def _count(row: dict[str, str], name: str) -> int | None:

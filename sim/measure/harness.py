@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from sim.measure import cells, names
-from sim.measure.build import PER_MS, Figure, measurement, stated_deployment
-from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable
+from sim.measure.build import PER_MS, Figure, measurement, stated, stated_deployment
+from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable, all_stated
 
 LATENCIES: dict[str, tuple[Quantity, float]] = {
     "ttft_ms": ("ttft_s", PER_MS),
@@ -48,18 +49,15 @@ def read_sglang(raw: Raw, defaults: Defaults) -> list[Measurement]:
         raise Unusable("disaggregated", str(server["disaggregation_mode"]))
     engine = {"trt": "trtllm"}.get(str(run.get("backend")), str(run.get("backend") or "sglang").partition("-")[0])
     model = str(server.get("model_path") or run.get("model_id") or "")
-    stated = _server_defaults(server, defaults)
-    ran = _as_served(stated_deployment(model, engine, stated), server, defaults)
+    ran = _as_served(stated_deployment(model, engine, _server_defaults(server, defaults)), server, defaults)
     load = replace(_loop(run), limits=_server_limits(server))
     return [measurement(raw, "sglang", "A", ran, load, figure) for figure in _figures(run)]
 
 
 def read_vllm_latency(raw: Raw, defaults: Defaults) -> list[Measurement]:
     """`vllm bench latency --output-json`: seconds of one batch; only the command line says its shape."""
-    batch, prompt, output = defaults.concurrency, defaults.prompt, defaults.output
-    if batch is None or prompt is None or output is None:
-        raise Unusable("length not stated", "state the batch with --concurrency, --prompt and --output")
-    ran = stated_deployment("", "vllm", defaults)
+    shape = (partial(stated, defaults, name) for name in ("concurrency", "prompt", "output"))
+    ran, batch, prompt, output = all_stated(lambda: stated_deployment("", "vllm", defaults), *shape)
     load = Load(batch, float(prompt), float(output), n_requests=float(batch))
     figure = Figure("avg_latency", cells.figure(raw.entry["avg_latency"], "avg_latency"), "e2e_s", stat="mean")
     return [measurement(raw, "vllm", "A", ran, load, figure)]
@@ -70,14 +68,14 @@ def read_vllm_throughput(raw: Raw, defaults: Defaults) -> list[Measurement]:
     run = raw.entry
     n_requests = cells.count(run["num_requests"], "num_requests")
     both = cells.figure(run["total_num_tokens"], "total_num_tokens") / n_requests
-    if defaults.output is None and defaults.prompt is None:
-        raise Unusable("length not stated", "state the mean lengths with --prompt and --output")
-    output = defaults.output or both - (defaults.prompt or 0.0)
+    ran, output = all_stated(
+        lambda: stated_deployment("", "vllm", defaults),
+        lambda: both - defaults.prompt if defaults.prompt and not defaults.output else stated(defaults, "output"),
+    )
     prompt = defaults.prompt or both - output
     if min(prompt, output) <= 0 or abs((prompt + output) / both - 1) > ADDS_UP:
         what = f"prompt {prompt:g} and output {output:g} are not the {both:g} tokens of a request that the file counts"
         raise Bad("contradictory lengths", what, "state the mean lengths of the run")
-    ran = stated_deployment("", "vllm", defaults)
     figure = Figure("tokens_per_second", cells.figure(run["tokens_per_second"], "tokens_per_second"),
                     "total_tokens_per_s", stat="mean")  # fmt: skip
     load = Load(n_requests, float(prompt), float(output), n_requests=float(n_requests))

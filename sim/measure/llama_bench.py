@@ -12,8 +12,8 @@ from sim import units
 from sim.layouts import n_layers
 from sim.measure import cells, names
 from sim.measure.build import Figure, deployment, measurement, split
-from sim.measure.checkpoints import checkpoint, gguf_format, gguf_model
-from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Raw, Unusable
+from sim.measure.checkpoints import checkpoint, gguf_model, gguf_quantization
+from sim.measure.rows import Bad, Defaults, Deployment, Load, Measurement, Raw, Unusable, all_stated
 from sim.schema import ModelRow
 
 BENCH_MARKS = ("avg_ts", "n_gen")
@@ -114,29 +114,30 @@ def _ran(row: dict[str, str], defaults: Defaults) -> Deployment:
     backends = cells.text(row, "backends")
     if backends and not any(name in backends for name in GPU_BACKENDS):
         raise Unusable("runs on the processor", backends)
-    model, weights = _model(row, defaults)
+    model, quantization, machine = all_stated(
+        lambda: _model(row, defaults), lambda: _quantization(row, defaults), lambda: _machine(row, defaults)
+    )
     _check_on_device(row, model)
-    machine = _machine(row, defaults)
-    kv = _kv(row, defaults)
+    weights, kv = names.weights(quantization, "llamacpp", model.id), _kv(row, defaults)
     ran = split(deployment(model, machine, names.engine(defaults.engine or "llama.cpp"), weights, kv), defaults)
     if cells.text(row, "split_mode") in ("row", "tensor") and ran.pp > 1:
         raise Unusable("split by row", "llama.cpp's split by tensor rows has no forecast")
     return ran
 
 
-def _model(row: dict[str, str], defaults: Defaults) -> tuple[ModelRow, str]:
-    """The file's model and format, else those of the command line where the file's are not known."""
+def _model(row: dict[str, str], defaults: Defaults) -> ModelRow:
+    """The file's model, else that of the command line where the file's is not known."""
     n_params = cells.amount(cells.text(row, "model_n_params", "0"), "model_n_params")
-    file, type_name = cells.text(row, "model_filename"), cells.text(row, "model_type")
     try:
-        model = gguf_model(file, type_name, n_params)
+        return gguf_model(cells.text(row, "model_filename"), cells.text(row, "model_type"), n_params)
     except Unusable:
         if not defaults.model:
             raise
-        model, _ = checkpoint(defaults.model)
-    if defaults.weights:
-        return model, names.weights(defaults.weights, "llamacpp", model.id)
-    return model, gguf_format(file, type_name, model.id)
+        return checkpoint(defaults.model)[0]
+
+
+def _quantization(row: dict[str, str], defaults: Defaults) -> str:
+    return defaults.weights or gguf_quantization(cells.text(row, "model_filename"), cells.text(row, "model_type"))
 
 
 def _check_on_device(row: dict[str, str], model: ModelRow) -> None:

@@ -8,7 +8,7 @@ import re
 
 from sim import params, units
 from sim.measure import cells, names
-from sim.measure.build import Figure, deployment, measurement
+from sim.measure.build import NAMED, Figure, cells_or_stated, deployment, measurement
 from sim.measure.rows import Defaults, Deployment, Load, Measurement, Raw, Unusable
 
 REQUIRED = ("model", "hardware", "engine", "quant", "phase", "tokens_per_s")
@@ -41,11 +41,12 @@ def read_row(raw: Raw, defaults: Defaults) -> list[Measurement]:
 
 def _ran(raw: Raw, notes: str, defaults: Defaults) -> Deployment:
     row = raw.columns
-    model = names.model(cells.text(row, "model", defaults.model or ""))
+    model_name, engine_name, hardware, quant = cells_or_stated(row, defaults, {**NAMED, "weights": "quant"})
+    model = names.model(model_name)
     n_devices = cells.count(cells.text(row, "n_devices", "1"), "n_devices")
-    machine = names.machine(cells.text(row, "hardware", defaults.hardware or ""), n_devices)
-    engine = names.engine(cells.text(row, "engine", defaults.engine or ""))
-    weights = names.weights(cells.text(row, "quant", defaults.weights or ""), engine, model.id)
+    machine = names.machine(hardware, n_devices)
+    engine = names.engine(engine_name)
+    weights = names.weights(quant, engine, model.id)
     noted = KV_NOTE.search(notes)
     found = next(filter(None, noted.groups())) if noted else defaults.kv or ""
     return deployment(model, machine, engine, weights, KV_BITS.get(found, found))

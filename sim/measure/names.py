@@ -12,7 +12,7 @@ from sim import catalog, formats, params
 from sim.catalog.lookup import find
 from sim.engines import engines
 from sim.errors import RoofcastError
-from sim.measure.rows import Unusable
+from sim.measure.rows import Missing, Unusable
 from sim.schema import ModelRow
 
 UNKNOWN_MODEL, UNKNOWN_QUANTIZATION = "unknown model", "unknown quantization"
@@ -30,7 +30,7 @@ def model(name: str) -> ModelRow:
     """The model that a row names."""
     row = find(tables()["model"].get(name, name), catalog.models())
     if row is None:
-        raise Unusable(UNKNOWN_MODEL if name else "model not stated", name)
+        raise Unusable(UNKNOWN_MODEL, name) if name else Missing({"--model": "model"})
     return row
 
 
@@ -48,7 +48,7 @@ def machine(name: str, count: int) -> str:
 def stated_machine(name: str, count: int = 1) -> str:
     """The same of the command line's machine, which means what it means to every other command."""
     if not name:
-        raise Unusable("hardware not stated", "state it with --hardware, as in 8x h100-sxm")
+        raise Missing({"--hardware": "hardware"})
     known = tables()["hardware"].get(name, name)
     try:
         found = catalog.machine(known)
@@ -88,7 +88,7 @@ def engine(name: str) -> str:
         return tables()["engine"][name]
     row = find(name, engines()) if name else None
     if row is None:
-        raise Unusable("engine without profile" if name else "engine not stated", name)
+        raise Unusable("engine without profile", name) if name else Missing({"--engine": "engine"})
     return row.id
 
 
@@ -101,7 +101,7 @@ def weights(quant: str, engine_id: str, served: str) -> str:
         return canonical(model(served), named)
     row = find(named, catalog.formats()) if named else None
     if row is None or row.tensor_only:
-        raise Unusable(UNKNOWN_QUANTIZATION, quant or "not stated")
+        raise Unusable(UNKNOWN_QUANTIZATION, quant) if quant else Missing({"--weights": "weights"})
     return canonical(model(served), row.id)
 
 

@@ -10,7 +10,7 @@ from sim.measure import cells, names
 from sim.measure.build import PER_MS, Figure, deployment, measurement, split, stated_deployment
 from sim.measure.checkpoints import checkpoint
 from sim.measure.harness import loop
-from sim.measure.rows import Defaults, Load, Measurement, Quantity, Raw, Unusable
+from sim.measure.rows import Defaults, Load, Measurement, Quantity, Raw, Unusable, all_stated
 
 # GuideLLM's inter-token latency is (last - first token) / (tokens - 1) of a request, which is TPOT; its own "time per
 # output token" holds the first token too.
@@ -28,6 +28,8 @@ AIPERF: dict[str, Quantity] = {
     "request_latency": "e2e_s",
     "output_token_throughput": "output_tokens_per_s",
 }
+COUNTED = ("prompt_token_count", "output_token_count", "input_sequence_length", "output_sequence_length",
+           "request_count", "error_request_count")  # fmt: skip
 PER_UNIT = {"ns": PER_MS / units.MICRO, "us": 1.0 / units.MICRO, "ms": PER_MS, "s": 1.0, "sec": 1.0}
 _MLX_RUN = re.compile(r"(\w+)=([\d.eE+-]+)")
 
@@ -74,16 +76,27 @@ def read_aiperf(raw: Raw, defaults: Defaults) -> list[Measurement]:
     return [measurement(raw, "aiperf", "A", ran, load, figure) for figure in figures]
 
 
+def not_read(run: dict[str, Any]) -> list[str]:
+    """Figures of a GuideLLM or AIPerf result that no measurement is made of: "request_throughput (requests/sec)"."""
+    metrics = run.get("metrics")
+    if isinstance(metrics, dict):
+        ended = {name: found.get("successful") for name, found in metrics.items() if isinstance(found, dict)}
+        stated = [name for name, found in ended.items() if isinstance(found, dict) and found.get("mean") is not None]
+        return [name for name in stated if name not in (*GUIDELLM, *COUNTED)]
+    averages = {name: found for name, found in run.items() if isinstance(found, dict) and found.get("avg") is not None}
+    others = {name: found.get("unit") for name, found in averages.items() if name not in (*AIPERF, *COUNTED)}
+    return [f"{name} ({unit})" if unit else name for name, unit in others.items()]
+
+
 def read_mlx(raw: Raw, defaults: Defaults) -> list[Measurement]:
     """The averages that `mlx_lm.benchmark` prints: prompt and generation tokens/s, over the batch."""
     row = raw.columns
     batch = cells.count(cells.text(row, "batch_size", "1"), "batch_size")
     prompt, output = (cells.length(row.get(name), name) for name in ("prompt_tokens", "generation_tokens"))
-    if not defaults.model:
-        raise Unusable("model not stated", "state it with --model")
-    model, found = checkpoint(defaults.model)
+    (model, found), machine = all_stated(
+        lambda: checkpoint(defaults.model or ""), lambda: names.stated_machine(defaults.hardware or "")
+    )
     weights = names.weights(defaults.weights, "mlx", model.id) if defaults.weights else names.canonical(model, found)
-    machine = names.stated_machine(defaults.hardware or "")
     ran = split(
         deployment(model, machine, names.engine(defaults.engine or "mlx"), weights, defaults.kv or ""), defaults
     )

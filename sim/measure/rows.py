@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,9 +13,9 @@ from sim.errors import clipped
 Quantity = Literal[
     "tpot_s", "ttft_s", "itl_s", "e2e_s", "decode_step_s", "prefill_s", "output_tokens_per_s", "total_tokens_per_s"
 ]
-
-
+UNITS_OF_TIME = {0: "s", 3: "ms", 6: "us", 9: "ns"}  # by the decimal logarithm of how many are a second
 LONGEST_PATH = 400
+LONGEST_REASON = 120  # holds the options of all that can be missing
 
 
 def place(file: str, line: int) -> str:
@@ -117,6 +119,15 @@ class Measurement:
         """The configuration, which never straddles a split: model, machine, engine, weights, kv, tp, pp, ep, dp."""
         return (self.model, self.machine, self.engine, self.weights, self.kv, self.tp, self.pp, self.ep, self.dp)
 
+    @property
+    def unit(self) -> str:
+        """Unit of the file's own figure: "ms", "tokens/s", "tokens/s per GPU" and so on."""
+        if self.inverse:
+            return "tokens/s"
+        if self.quantity.endswith("tokens_per_s"):
+            return "tokens/s" if self.scale == 1 else "tokens/s per GPU"
+        return UNITS_OF_TIME[round(math.log10(self.scale))]
+
     def in_file_unit(self, value: float) -> float:
         """A value of this quantity, in SI units, as the file's column would state it."""
         return self.scale / value if self.inverse else self.scale * value
@@ -133,17 +144,25 @@ class Unused:
     detail: str
 
 
+def commonest(rows: Sequence[Unused]) -> str:
+    """The three commonest reasons why rows are not used, with how many have each."""
+    why = Counter(": ".join(filter(None, (row.reason, clipped(row.detail, most=LONGEST_REASON)))) for row in rows)
+    return ", ".join(f"{reason} ({n})" for reason, n in why.most_common(3))
+
+
 @dataclass(frozen=True)
 class Reading:
-    """Every row of the files, as measurements or unused; `problems` are sentences about bad input, with file:line.
+    """Every row of `files`, as measurements or unused; `problems` are sentences about bad input, with file:line.
 
-    `rejected` are figures left out of rows that other figures are used of.
+    `rejected` are figures left out of rows that other figures are used of; `notes` name figures that no reader takes.
     """
 
     measurements: list[Measurement] = field(default_factory=list)
     unused: list[Unused] = field(default_factory=list)
     rejected: list[Unused] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -171,6 +190,40 @@ class Unusable(Exception):
     def __init__(self, reason: str, detail: str = ""):
         self.reason, self.detail = reason, detail
         super().__init__(reason)
+
+
+class Missing(Unusable):
+    """A row that lacks what the command line can state: `asked` is what, by its option, as in {"--model": "model"}.
+
+    found: by what is asked, what the file names instead, which is not known.
+    """
+
+    def __init__(self, asked: Mapping[str, str], found: Mapping[str, str] | None = None):
+        self.asked, self.found = dict(asked), dict(found or {})
+        absent = [what for what in dict.fromkeys(asked.values()) if what not in self.found]
+        reasons = [f"unknown {what}" for what in self.found]
+        reasons += [f"{listed(absent)} not stated"] if absent else []
+        remedy = f"state {'it' if len(asked) == 1 else 'them'} with {listed(list(asked))}"
+        super().__init__("; ".join(reasons), ": ".join(filter(None, (", ".join(self.found.values()), remedy))))
+
+
+def all_stated(*parts: Callable[[], Any]) -> list[Any]:
+    """What each part gives; else Missing with everything that is missing, not only the first of it."""
+    given, asked, found = [], {}, {}
+    for part in parts:
+        try:
+            given.append(part())
+        except Missing as missing:
+            asked |= missing.asked
+            found |= missing.found
+    if asked:
+        raise Missing(asked, found)
+    return given
+
+
+def listed(words: Sequence[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 class Bad(Unusable):

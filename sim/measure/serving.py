@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.measure import cells, names
-from sim.measure.build import PER_MS, Figure, deployment, measurement
+from sim.measure.build import NAMED, PER_MS, Figure, cells_or_stated, deployment, measurement
 from sim.measure.rows import Defaults, Deployment, Load, Measurement, Quantity, Raw, Unusable
 from sim.measure.settings import quantizes_cache, settings
 
@@ -91,15 +91,16 @@ def _check(row: dict[str, str], metric: str, stat: str, notes: str) -> None:
 
 def _ran(raw: Raw, known: dict[str, Any], defaults: Defaults) -> Deployment:
     row = raw.columns
-    stated = cells.text(row, "model", defaults.model or "")
+    stated, engine_name, hardware = cells_or_stated(row, defaults, NAMED)
     model = names.model(names.tables()["model_in_set"].get(stated, stated))
-    engine = names.engine(cells.text(row, "engine", defaults.engine or ""))
+    engine = names.engine(engine_name)
     tp, pp, dp, n_gpus = _parallelism(row, known, defaults)
-    machine = names.machine(cells.text(row, "hardware", defaults.hardware or ""), n_gpus)
+    machine = names.machine(hardware, n_gpus)
     precision = cells.text(row, "weight_precision", defaults.weights or "")
-    hardware = cells.text(row, "hardware")
     quantized = engine == "trtllm" and precision in QUANTIZED_CACHE
-    quantized |= known.get("inferencemax", False) and quantizes_cache(engine, hardware, precision, exact=False)
+    quantized |= known.get("inferencemax", False) and quantizes_cache(
+        engine, model.id, hardware, precision, exact=False
+    )
     kv = cells.text(row, "kv_precision", defaults.kv or ("8" if quantized else ""))
     ran = deployment(model, machine, engine, names.precision(precision, model.id), kv)
     ep = _whole(row, "ep") or 1
@@ -141,8 +142,8 @@ def _load(row: dict[str, str], known: dict[str, Any], notes: str) -> Load:
 
 def _limits(row: dict[str, str], ran: Deployment, users: int) -> dict[str, float]:
     lengths = [round(cells.length(cells.text(row, name), name)) for name in ("isl", "osl")]
-    hardware, version = cells.text(row, "hardware"), cells.text(row, "engine_version")
-    return settings(ran.engine, hardware, cells.text(row, "model"), ran.tp, (*lengths, users), False, version)
+    hardware, precision, version = (cells.text(row, n) for n in ("hardware", "weight_precision", "engine_version"))
+    return settings(ran, hardware, precision, (*lengths, users), False, version)
 
 
 def _users(stated: str, row: dict[str, str], known: dict[str, Any], asked: float | None) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from sim.errors import clipped, did_you_mean, sentence
 from sim.measure import figures, harness, llama_bench, local, reports, serving, silicon
 from sim.measure.documents import cells_of, objects
-from sim.measure.rows import Bad, Defaults, Measurement, Raw, Reading, Unusable, Unused, place
+from sim.measure.rows import Bad, Defaults, Measurement, Raw, Reading, Unusable, Unused, listed, place
 from sim.measure.tables import best_separator, csv_records, markdown_tables
 from sim.measure.text import lines_of
 
@@ -23,15 +23,21 @@ FORMATS = (
 
 @dataclass(frozen=True)
 class Table:
-    """A kind of CSV: any of the marks tells it, all of the required columns make it usable."""
+    """A kind of CSV: any of the marks and all of the required columns tell it; of `others` those that it may have."""
 
     marks: tuple[str, ...]
     required: tuple[str, ...]
     read: Reader
+    others: tuple[str, ...] = ()
+
+    def missing(self, header: Sequence[str], defaults: Defaults) -> list[str]:
+        """Required columns that neither the header nor the command line has."""
+        stated = {column for column, field in STATED.items() if getattr(defaults, field)}
+        return [name for name in self.required if name not in header and name not in stated]
 
 
 TABLES = (
-    Table(figures.MARKS, figures.REQUIRED, figures.read_row),
+    Table(figures.MARKS, figures.REQUIRED, figures.read_row, figures.OPTIONAL),
     Table(serving.MARKS, serving.REQUIRED, serving.read_row),
     Table(local.MARKS, local.REQUIRED, local.read_row),
     Table(llama_bench.BENCH_MARKS, llama_bench.BENCH_REQUIRED, llama_bench.read_bench),
@@ -74,8 +80,16 @@ def _read_json(text: str, where: str, defaults: Defaults, reading: Reading) -> N
     if not entries and not broken:
         reading.problems.append(sentence("holds no result", place(where, 1), f"expected {FORMATS}"))
     for at, entry in entries:
-        raw = Raw(where, at, cells_of(entry), entry)
-        _take(raw, _entry_reader(entry), defaults, reading)
+        _take(Raw(where, at, cells_of(entry), entry), _entry_reader(entry), defaults, reading)
+    _note_not_read([entry for _, entry in entries], where, reading)
+
+
+def _note_not_read(entries: Sequence[dict[str, Any]], where: str, reading: Reading) -> None:
+    """One note of a file on the figures of its results that no measurement is made of."""
+    reports_of = [e for e in entries if _entry_reader(e) in (reports.read_guidellm, reports.read_aiperf)]
+    named = dict.fromkeys(name for entry in reports_of for name in reports.not_read(entry))
+    if named and reading.measurements:
+        reading.notes.append(f"{clipped(where)}: not read: {', '.join(map(clipped, named))}")
 
 
 def _benchmarks(at: int, entry: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
@@ -128,7 +142,7 @@ def _read_csv(lines: Sequence[str], where: str, defaults: Defaults, reading: Rea
     if not start:
         return
     separator, header = best_separator(lines[start - 1], KNOWN_COLUMNS)
-    table = next((t for t in TABLES if set(t.marks) & set(header)), None)
+    table = _nearest_table(header, defaults)
     if table is None or len(KNOWN_COLUMNS & set(header)) < 2:
         reading.problems.append(sentence("the format is not known", place(where, start), f"expected {FORMATS}"))
         return
@@ -145,17 +159,34 @@ def _read_csv(lines: Sequence[str], where: str, defaults: Defaults, reading: Rea
         reading.problems.append(sentence("holds no row below its header", place(where, start)))
 
 
+def _nearest_table(header: Sequence[str], defaults: Defaults) -> Table | None:
+    """The kind of table that lacks nothing, else the one that has the most columns for each that is missing.
+
+    None where no kind has a mark among the columns.
+    """
+    marked = [table for table in TABLES if set(table.marks) & set(header)]
+    whole = next((table for table in marked if not table.missing(header, defaults)), None)
+
+    def nearness(table: Table) -> int:
+        known = {*table.marks, *table.required, *table.others}
+        return len(known & set(header)) - len(table.missing(header, defaults))
+
+    return whole or (max(TABLES, key=nearness) if marked else None)
+
+
 def _header_problem(table: Table, header: list[str], defaults: Defaults) -> tuple[str, str] | None:
     """(what is wrong, hint): a column that is missing and not stated on the command line, or there twice."""
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         return f"the column {twice[0]} stands twice", "rename or remove one"
-    stated = {column for column, field in STATED.items() if getattr(defaults, field)}
-    missing = [name for name in table.required if name not in header and name not in stated]
+    missing = table.missing(header, defaults)
     if not missing:
         return None
     named = ", ".join(missing)
-    hint = did_you_mean(missing[0], header) or "add it; model, hardware and engine can be stated on the command line"
+    options = [f"--{STATED[name]}" for name in missing if name in STATED]
+    state = f", or state {listed(options)}" if options else ""
+    columns = f"such a table has the columns {', '.join(table.required)}: add what is missing{state}"
+    hint = did_you_mean(missing[0], set(header) - set(table.required)) or columns
     return f"the column{'s' * (len(missing) > 1)} {named} {'are' if len(missing) > 1 else 'is'} missing", hint
 
 

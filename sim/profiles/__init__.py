@@ -19,6 +19,9 @@ from sim.toml_errors import Problems, read_toml
 Source = str | os.PathLike[str] | Profile | None
 PRIORS = "none"
 SHIPPED = Path(catalog.__file__).parent / "profile.toml"
+# In a closed loop output tokens/s = concurrency · output / E2E (Little's law), and the total is a multiple of it: one
+# error, so one interval.
+SAME_AS: dict[Quantity, Quantity] = {"e2e_s": "output_tokens_per_s", "total_tokens_per_s": "output_tokens_per_s"}
 
 
 def kind_of(row: ModelRow) -> str:
@@ -124,7 +127,10 @@ def provenance(profile: Profile | None, engine_id: str = "", device: DeviceRow |
 
 
 def width(profile: Profile | None, quantity: Quantity, level: float) -> tuple[float, float]:
-    """(noise, half-width in standard deviations) of a quantity at a level; what has no table of its own has TPOT's.
+    """(noise, half-width in standard deviations) of a quantity at a level.
+
+    What has no table of its own has that of the output tokens/s, if it is the same figure (see SAME_AS), and TPOT's
+    otherwise.
 
     Raises RoofcastError where there is no profile with intervals, or the level is beyond its tables.
     """
@@ -133,5 +139,6 @@ def width(profile: Profile | None, quantity: Quantity, level: float) -> tuple[fl
             f"the profile {profile.name} has no intervals" if profile else "there is no profile to take intervals from"
         )
         raise RoofcastError(sentence(what, "interval", "name one that has them: --profile PATH"))
-    table = profile.interval.get(quantity) or profile.interval["tpot_s"]
+    known = profile.interval
+    table = known.get(quantity) or known.get(SAME_AS.get(quantity, quantity)) or known["tpot_s"]
     return table.noise, table.width_at(level, profile.name)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import functools
+import re
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal, get_args, get_origin
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    create_model,
+    model_validator,
+)
 
 from sim import catalog
 from sim.engines import EfficiencyRow, Kernel, architecture
@@ -51,14 +61,20 @@ class Table(Row):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
+def _fingerprints(text: str) -> str:
+    if not re.fullmatch(r"([A-Za-z0-9+/]{8})*", text):
+        raise ValueError("expected fingerprints as `roofcast calibrate` writes them, 8 characters each")
+    return text
+
+
 class Data(Table):
-    """A file that the profile was fitted to."""
+    """A file that the profile was fitted to; fingerprints: of its figures, as `sim.calibration.known` packs them."""
 
     file: Text
-    sha256: str = ""
     rows: NonNegativeInt
     used: NonNegativeInt
     quantities: dict[str, NonNegativeInt] = {}
+    fingerprints: Annotated[str, AfterValidator(_fingerprints)] = ""
 
 
 class HeldOutError(Table):

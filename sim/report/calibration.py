@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Group
 from rich.text import Text
 
+from sim.calibration.written import Pin
 from sim.report.number import show
 from sim.report.table import Column, grid
 from sim.verbs.calibrate import Calibration
@@ -30,7 +31,7 @@ _COLUMNS = (
 
 
 def calibration_view(found: Calibration) -> Group:
-    """Errors before and after, and the parameters that the data pinned down."""
+    """Errors before and after, and the parameters that the data pinned down, or else those that moved."""
     parts: list[Any] = []
     if found.errors:
         title = f"Errors on rows held out, with {found.profile.base or 'the catalogue'} and with {found.profile.name}"
@@ -38,10 +39,14 @@ def calibration_view(found: Calibration) -> Group:
     counts = _counts(found)
     known = f"{counts['pinned']:,} pinned down, {counts['between']:,} informed, {counts['at the prior']:,} at the prior"
     parts.append(Text(f"Parameters: {known}"))
-    surest = [pin for pin in found.pins if pin.of_prior_frac < PINNED][:MOST_PINS]
-    parts += [Text(f"  {pin}") for pin in surest]
-    if left := len([pin for pin in found.pins if pin.of_prior_frac < PINNED]) - len(surest):
-        parts.append(Text(f"  and {left:,} more: --format json lists all"))
+    pinned = [str(pin) for pin in found.pins if pin.of_prior_frac < PINNED]
+    if not pinned:
+        told = "moved together nonetheless, over the catalogue's figures:" if _moved(found) else "none moved"
+        parts.append(Text(f"These rows pin down no single one; {told}"))
+    lines = pinned or [pin.change() for pin in _moved(found)]
+    parts += [Text(f"  {line}") for line in lines[:MOST_PINS]]
+    if len(lines) > MOST_PINS:
+        parts.append(Text(f"  and {len(lines) - MOST_PINS:,} more: --format json lists all"))
     return Group(*parts)
 
 
@@ -52,10 +57,11 @@ def calibration_document(found: Calibration) -> dict[str, Any]:
     return {
         "profile": found.profile.name,
         "base": found.profile.base,
-        "data": [row.model_dump() for row in found.profile.data],
+        "data": [row.model_dump(exclude={"fingerprints"}) for row in found.profile.data],
         "errors": [{name: _plain(value) for name, value in row.items()} for row in _error_rows(found)],
         "parameters": _counts(found),
         "pinned": [{"text": str(pin)} | asdict(pin) for pin in pinned],
+        "moved": [{"text": pin.change()} | asdict(pin) for pin in _moved(found)],
         "unused": [{"reason": why, "detail": detail, "rows": n} for (why, detail), n in unused.most_common()],
         "problems": list(found.problems),
         "notes": list(found.notes),
@@ -76,6 +82,11 @@ def _error_rows(found: Calibration) -> list[dict[str, Any]]:
         figures = {f"{side}_{name}": value for side, values in sides.items() for name, value in values.items()}
         rows.append({"quantity": of.quantity, "rows": of.after.rows} | figures)
     return rows
+
+
+def _moved(found: Calibration) -> list[Pin]:
+    """Parameters that the fit changed, the farthest first."""
+    return sorted((pin for pin in found.pins if pin.moved), key=lambda pin: -abs(np.log(pin.factor / pin.before)))
 
 
 def _counts(found: Calibration) -> dict[str, int]:

@@ -35,6 +35,7 @@ _FORMS: dict[str, tuple[str, float, str]] = {
     "frac": ("percent", 100.0, "%"),
     "tokens": ("count", 1.0, " tokens"),
     "tokens_per_s": ("plain", 1.0, " tok/s"),
+    "requests_per_s": ("plain", 1.0, " req/s"),
     "params": ("params", 1.0, ""),
 }
 

@@ -9,13 +9,14 @@ from typing import Any
 from sim.results import Result
 
 PLACE = ("file", "line")
-ADDED = ("measured_column", "measured", "predicted", "error_frac", "low", "high", "used", "reason", "detail")
+ADDED = ("measured_column", "unit", "measured", "predicted", "error_frac", "low", "high", "used", "reason", "detail")
 
 
 def rows_csv(result: Result) -> str:
     """A line for each row of `sim.validate`: file and line, the row's own columns, and what was found of it.
 
-    An own column that has the name of one of ours is called NAME_in_file.
+    measured, predicted, low and high are in the unit of the row's own measured column, which `unit` names. An own
+    column that has the name of one of ours is called NAME_in_file.
     """
     own: list[dict[str, str]] = result.details["columns"]
     names = {name: f"{name}_in_file" if name in (*PLACE, *ADDED) else name for row in own for name in row}

@@ -114,14 +114,13 @@ def load_table(result: Result, title: str = "") -> RenderableType:
 
 def interval_table(result: Result, loads: Sequence[Column]) -> RenderableType:
     """One row per load: from where to where the share of measurements lies that was asked for."""
-    columns = [Column(heading, heading) for _, _, heading in _INTERVALS]
-    rows = [
-        row | {heading: _span(low, row[low], row[high]) for low, high, heading in _INTERVALS} for row in result.rows()
-    ]
+    bounded = [(low, high, heading) for low, high, heading in _INTERVALS if low in result]
+    columns = [Column(heading, heading) for _, _, heading in bounded]
+    rows = [row | {heading: span(low, row[low], row[high]) for low, high, heading in bounded} for row in result.rows()]
     return grid([*loads, *columns], rows, f"\n{100 * result.details['interval']:g} % interval")
 
 
-def _span(name: str, low: float | None, high: float | None) -> str:
+def span(name: str, low: float | None, high: float | None) -> str:
     """`9.8 to 12.9 ms`; with both units where they differ, and none where the heading has it."""
     if low is None or high is None:
         return ABSENT
@@ -162,7 +161,8 @@ def recommend_view(result: Result, title: str) -> RenderableType:
         return Group(Text(f"{title}: nothing keeps to the limits", style="red"), *lines)
     rows = [row | {"hardware": f"{row['hardware']}{_layout(row)}"} for row in result.rows()]
     shown = [column for column in _RANKING if column.name in result]
-    return Group(Text(title, style="bold"), grid(shown, rows), Text(""), *lines)
+    spans = [interval_table(result, _RANKING[:2])] if "interval" in result.details else []
+    return Group(Text(title, style="bold"), grid(shown, rows), *spans, Text(""), *lines)
 
 
 def scenario_view(name: str, results: Mapping[str, Result], summary: Result) -> RenderableType:

@@ -32,7 +32,6 @@ from kernels.serving_types import (
 from kernels.step_table import StepTable
 from kernels.stride import BINS, BINS_PER_OCTAVE, HORIZON, SHORTEST_S
 
-GROUP_REQUESTS = 1 << 16  # requests of a group of lanes that go to the device together
 SLICE_TURNS = 1 << 18  # turns between two reports of progress, about half a second
 Group = list[tuple["Lane", np.ndarray]]  # lanes of one shape, and (N,) which requests of each are served
 Progress = Callable[[int], None]  # told how many requests are done since it was last called
@@ -51,6 +50,7 @@ class Rules:
     whole_gate: bool = True
     watermark_blocks: int = 0
     prefix_tokens: int = 0  # of a system prompt that all prompts begin with, and none of them is
+    admission_steps: int = 1
     caches_prefix: bool = True
 
     @property
@@ -96,56 +96,72 @@ class Outcome:
 
 
 def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Progress | None = None) -> list[Outcome]:
-    """Runs all lanes. most_turns bounds each; by default it only stops what makes no headway."""
+    """Runs all lanes: on a CPU each by itself, over all cores; on an accelerator all of one shape together.
+
+    most_turns bounds each; by default it only stops what makes no headway.
+    """
     served = [~lane.rules.refuses(lane.prompt_tokens + lane.output_tokens) for lane in lanes]
-    jobs: list[list[int]] = []
-    for size, ids in _by_shape(lanes, served).items():
-        per = max(1, min(GROUP_REQUESTS // size[0], -(-len(ids) // _n_workers())))
-        jobs += [ids[i : i + per] for i in range(0, len(ids), per)]
-    outcomes: list[Outcome | None] = [None] * len(lanes)
+    with jax.enable_x64(True):
+        alone = jax.default_backend() == "cpu"
+    shapes = [shape(lane, keep) for lane, keep in zip(lanes, served, strict=True)]
+    jobs: dict[tuple, list[int]] = {}
+    for i, own in enumerate(shapes):
+        jobs.setdefault((own, i) if alone else (own,), []).append(i)
+    finished: dict[int, Outcome] = {}
 
     def work(ids: list[int]) -> None:
         group = [(lanes[i], served[i]) for i in ids]
-        for i, outcome in zip(ids, _run(group, most_turns, progress), strict=True):
-            outcomes[i] = outcome
+        finished.update(zip(ids, _run(group, shapes[ids[0]], most_turns, progress), strict=True))
 
-    if len(jobs) == 1:
-        work(jobs[0])
-    else:
-        with ThreadPoolExecutor(_n_workers()) as pool:
-            list(pool.map(work, jobs))
-    return [outcome for outcome in outcomes if outcome is not None]
+    with ThreadPoolExecutor(_n_workers() if alone else 1) as pool:
+        list(pool.map(work, jobs.values()))
+    return [finished[i] for i in range(len(lanes))]
 
 
 def _n_workers() -> int:
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def _by_shape(lanes: Sequence[Lane], served: Sequence[np.ndarray]) -> dict[tuple, list[int]]:
-    """Lanes that one compilation serves: by requests, calendar, phases and room for first tokens, rounded up."""
-    shapes: dict[tuple, list[int]] = {}
-    for i, (lane, keep) in enumerate(zip(lanes, served, strict=True)):
-        n = _power(max(int(keep.sum()), 64))
-        longest = int(lane.output_tokens[keep].max(initial=1))
-        ring = _power(max(longest + 2, 2 * HORIZON, 128))
-        phases = _power(max(lane.rules.block_tokens, 16)) if not lane.rules.reserves else 16
-        phases = _power(max(phases, lane.rules.block_tokens))
-        shapes.setdefault((n, ring, phases, n if lane.rules.mixes_prefill else 2 * n), []).append(i)
-    return shapes
+def shape(lane: Lane, keep: np.ndarray) -> tuple[int, int, int]:
+    """Room for requests, steps of the calendar and phases of a lane, of which `keep` are served: rounded up far, since
+    room costs little, and another compilation seconds.
+    """
+    longest = int(lane.output_tokens[keep].max(initial=1))
+    return (
+        _rounded(int(keep.sum()), 1024, 16),
+        _rounded(max(longest + 2, 2 * HORIZON), 2048, 8),
+        _rounded(lane.rules.block_tokens, 32, 8),
+    )
+
+
+def _rounded(n: int, least: int, factor: int) -> int:
+    """The first of least, least·factor, least·factor² ... that is at least n."""
+    while least < n:
+        least *= factor
+    return least
 
 
 def _power(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _run(group: Group, most_turns: int | None, progress: Progress | None) -> list[Outcome]:
-    (shape,) = _by_shape(*zip(*group, strict=True))
-    bound = np.array([_bound(lane, keep) if most_turns is None else most_turns for lane, keep in group])
+def _run(group: Group, room: tuple[int, int, int], most_turns: int | None, progress: Progress | None) -> list[Outcome]:
+    n, ring, phases = room
+    bound = max(_bound(lane, keep) for lane, keep in group) if most_turns is None else most_turns
     with jax.enable_x64(True):
-        state = jax.tree.map(np.asarray, serving.serve_each(*lower(group, shape[0]), bound, *shape[1:]))
-    if progress is not None:
-        progress(int(state.lane.n_done.sum()))
-    return outcomes(state, group)
+        tables, which, policy, requests = lower(group, n)
+        state = serving.start(policy, requests, ring, phases, 2 * n)
+        taken = done = 0
+        while True:
+            slice_ = min(SLICE_TURNS, bound - taken)
+            state, turns = serving.advance(tables, which, policy, requests, state, slice_)
+            taken += int(turns)
+            now = int(state.lane.n_done.sum())
+            if progress is not None:
+                progress(now - done)
+            done = now
+            if int(turns) < slice_ or taken >= bound:
+                return outcomes(jax.tree.map(np.asarray, state), group)
 
 
 def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests]:
@@ -209,7 +225,9 @@ def _outcome(state: State, lane: Lane, keep: np.ndarray) -> Outcome:
     last = whole[:, LAST]
     done = last < int(small.step)
     entry = np.searchsorted(ended[:, END_STEP], last)
-    finish = np.where(done & (last >= 0), ended[np.minimum(entry, len(ended) - 1), END_CLOCK] if len(ended) else np.nan, np.nan)
+    finish = np.where(
+        done & (last >= 0), ended[np.minimum(entry, len(ended) - 1), END_CLOCK] if len(ended) else np.nan, np.nan
+    )
     at_once = last < -1
     finish[at_once] = state.started[-2 - last[at_once]]
     started = done | (whole[:, PREEMPTED] > 0) | (last < 2**31 - 1)
@@ -232,7 +250,7 @@ def _outcome(state: State, lane: Lane, keep: np.ndarray) -> Outcome:
         clock_s=float(small.clock_s),
         totals=dict(zip(TOTALS, small.totals.tolist(), strict=True)),
         itl_edges_s=SHORTEST_S * 2.0 ** (np.arange(BINS + 1) / BINS_PER_OCTAVE),
-        itl_tokens=state.histogram,
+        itl_tokens=state.decoded + state.joined + state.resumed,
         timeline={
             "clock_s": ended[:, END_CLOCK], "running": ended[:, END_RUNNING],
             "blocks": ended[:, END_BLOCKS] + lane.rules.prefix_blocks, "done": ended[:, END_DONE],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import hashlib
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -18,6 +16,7 @@ from sim import profiles
 from sim.calibration import folds as split
 from sim.calibration.fit import ADAM_STEPS, LBFGS_STEPS, Fit, fit, log_errors, row_weights
 from sim.calibration.heldout import HeldOut, covered, held_out, intervals
+from sim.calibration.known import packed, without_known
 from sim.calibration.parameters import Parameters, parameters
 from sim.calibration.table import Table, tabulate
 from sim.calibration.written import (
@@ -31,13 +30,16 @@ from sim.calibration.written import (
     shifts_over,
 )  # fmt: skip
 from sim.errors import RoofcastError, clipped, did_you_mean, expect_text, sentence, shown
+from sim.files import Paths, input_files
 from sim.measure import Defaults, Measurement, Reading, Unused, read
+from sim.measure.rows import commonest
 from sim.numbers import check_scalars
 from sim.profiles.rows import Data, HeldOutError, Profile
+from sim.request import named
 from sim.scores import Score, score
+from sim.verbs.stated import NAMES, check_progress, look_ups
 
 FITTED = ("tpot_s", "ttft_s", "decode_step_s", "prefill_s", "output_tokens_per_s")
-NAMES = ("model", "hardware", "engine", "weights", "kv")
 LEVEL = 0.8  # of the coverage
 FIT_STEPS = ADAM_STEPS + LBFGS_STEPS
 Progress = Callable[[str, int, int, float], None]  # what is fitted, steps done, steps in all, loss
@@ -82,7 +84,7 @@ class Calibration:
 
 
 def calibrate(
-    paths: Sequence[str | os.PathLike[str]] | str | os.PathLike[str],
+    paths: Paths,
     *,
     profile: profiles.Source = None,
     name: str | None = None,
@@ -100,44 +102,40 @@ def calibrate(
     defaults: what the files do not say: model, hardware, engine, weights, kv, tp, pp, ep, dp, replicas, concurrency,
     prompt, output.
 
-    Raises RoofcastError where no row can be used, or a file is in the profile already.
+    A figure that the profile was fitted to already is not used again.
+
+    Raises RoofcastError where no row can be used.
     """
-    files = list(dict.fromkeys(Path(path) for path in ([paths] if isinstance(paths, str | os.PathLike) else paths)))
-    _check(files, folds, defaults)
-    today = created or datetime.date.today().isoformat()
+    files = input_files(paths)
+    _check(folds, defaults)
+    check_progress(tell := progress or (lambda *_: None))
+    today = expect_text(created or datetime.date.today().isoformat(), "a date")
     called = clipped(expect_text(name or f"calibrated-{today}", "a profile"), most=100)
-    base = profiles.named(profile) or FROM_SCRATCH
-    hashes = _hashes(files, base)
+    base = named(lambda: profiles.named(profile), *look_ups(defaults))[0] or FROM_SCRATCH
     reading = read(files, Defaults(**defaults))
-    rows, idle = _fitted(reading)
-    if not rows:
-        nothing = sentence("no row can be used", ", ".join(clipped(str(file)) for file in files))
-        raise RoofcastError(*reading.problems[:10], nothing)
+    rows, idle = _new(reading, base, files)
     table, lost = tabulate(rows, "none")
     unused = (*reading.unused, *idle, *lost)
-    work, notes = _worked(table, base, folds, progress or (lambda *_: None))
-    fold_notes = notes[-1] if work.held else ""
+    work, notes = _worked(table, base, folds, tell)
     errors = _errors(work)
     new = Profile(
         name=called,
         created=today,
         roofcast=sim.__version__,
         base="" if base is FROM_SCRATCH else base.name,
-        data=(*base.data, *_data(hashes, reading, unused, table)),
-        error=tuple(_as_row(of, fold_notes) for of in errors),
+        data=(*base.data, *_data(files, unused, table.rows)),
+        error=tuple(_as_row(of, notes[-1] if work.held else "") for of in errors),
         prior_sd=base.prior_sd,
         interval=_intervals(base, work),
         evidence=evidence_over(base, table),
         shift=shifts_over(base, work.parameters, *settled(work.parameters, work.fit)),
     )
-    found = tuple(pins(work.parameters, work.fit))
-    return Calibration(new, errors, found, unused, tuple(reading.problems), notes, work)
+    found, told = tuple(pins(work.parameters, work.fit)), (*notes, *reading.notes, *_partly(reading))
+    return Calibration(new, errors, found, unused, tuple(reading.problems), told, work)
 
 
-def _check(files: Sequence[Path], folds: int, defaults: dict[str, Any]) -> None:
+def _check(folds: int, defaults: dict[str, Any]) -> None:
     problems = []
-    if not files:
-        problems.append(sentence("name at least one file of measurements", "calibrate"))
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= 1000:
         problems.append(sentence(f"expected a whole number from 2 to 1000, found {shown(folds)}", "folds"))
     known = [field.name for field in fields(Defaults)]
@@ -149,22 +147,18 @@ def _check(files: Sequence[Path], folds: int, defaults: dict[str, Any]) -> None:
     check_scalars({key: value for key, value in defaults.items() if key not in NAMES})
 
 
-def _hashes(files: Sequence[Path], base: Profile) -> dict[Path, str]:
-    """SHA-256 of each file that can be read; RoofcastError where the base profile was fitted to one of them."""
-    known = {data.sha256: data.file for data in base.data if data.sha256}
-    found, problems = {}, []
-    for file in files:
-        try:
-            found[file] = hashlib.sha256(file.read_bytes()).hexdigest()
-        except (OSError, ValueError):
-            continue  # the reader says what is wrong
-        if found[file] in known:
-            what = f"the profile {base.name} was fitted to this file already"
-            hint = "leave it out, or start from the catalogue's priors: --profile none"
-            problems.append(sentence(what, clipped(str(file)), hint))
-    if problems:
-        raise RoofcastError(*problems)
-    return found
+def _new(reading: Reading, base: Profile, files: Sequence[Path]) -> tuple[list[Measurement], list[Unused]]:
+    """(Figures that are fitted and not in the base profile already, rows that have none); RoofcastError without any."""
+    fitted, idle = _fitted(reading)
+    rows, known = without_known(fitted, base)
+    if not rows:
+        what, hint = "no row can be used", commonest([*reading.unused, *idle])
+        if known:
+            what = f"every row that can be used is in the profile {base.name} already"
+            hint = "name others, or start from the catalogue's priors: --profile none"
+        where = ", ".join(clipped(str(file)) for file in files)
+        raise RoofcastError(*reading.problems[:10], sentence(what, where, hint))
+    return rows, [*idle, *known]
 
 
 def _fitted(reading: Reading) -> tuple[list[Measurement], list[Unused]]:
@@ -174,6 +168,15 @@ def _fitted(reading: Reading) -> tuple[list[Measurement], list[Unused]]:
     idle = {(m.file, m.line): m for m in reading.measurements if (m.file, m.line) not in lines}
     why = "judged only, not fitted"
     return rows, [Unused(m.file, m.line, m.columns, why, m.quantity) for m in idle.values()]
+
+
+def _partly(reading: Reading) -> list[str]:
+    """A note on the figures that take no part though others of their rows do."""
+    fitted = {(m.file, m.line) for m in reading.measurements if m.quantity in FITTED}
+    judged = [m for m in reading.measurements if m.quantity not in FITTED and (m.file, m.line) in fitted]
+    why = Counter([*(f"{m.measured_column}: judged only" for m in judged), *(u.reason for u in reading.rejected)])
+    counted = ", ".join(f"{reason} ({n:,})" for reason, n in why.most_common())
+    return [f"figures of fitted rows that took no part: {counted}"] if why else []
 
 
 def _worked(table: Table, base: Profile, n_folds: int, progress: Progress) -> tuple[Work, tuple[str, ...]]:
@@ -249,14 +252,15 @@ def _as_row(of: Errors, how: str) -> HeldOutError:
     return HeldOutError(quantity=of.quantity, rows=of.after.rows, split=how, **figures, **coverage)
 
 
-def _data(hashes: dict[Path, str], reading: Reading, unused: Sequence[Unused], table: Table) -> list[Data]:
-    """A row of provenance for each file."""
-    rows = []
-    for file, digest in hashes.items():
-        used = [row for row in table.rows if row.file == str(file)]
+def _data(files: Sequence[Path], unused: Sequence[Unused], fitted: Sequence[Measurement]) -> list[Data]:
+    """A row of provenance for each file that has any rows."""
+    found = []
+    for file in files:
+        used = [row for row in fitted if row.file == str(file)]
         lines = {row.line for row in used}
         others = {row.line for row in unused if row.file == str(file)} - lines
         by_quantity = dict(sorted(Counter(row.quantity for row in used).items()))
-        n_rows, n_used = len(lines | others), len(lines)
-        rows.append(Data(file=file.name, sha256=digest, rows=n_rows, used=n_used, quantities=by_quantity))
-    return rows
+        n_rows, n_used, prints = len(lines | others), len(lines), packed(used)
+        if n_rows:
+            found.append(Data(file=file.name, rows=n_rows, used=n_used, quantities=by_quantity, fingerprints=prints))
+    return found

@@ -9,7 +9,7 @@ import numpy as np
 from kernels.types import OPERATIONS
 from sim import errors, profiles, units
 from sim.engines import efficiency
-from sim.intervals import BOUNDED, bounds, check_level, end
+from sim.intervals import BOUNDED, bounds, check_level, end, note
 from sim.point import Answer, evaluate
 from sim.request import Request, build
 from sim.results import Result
@@ -68,7 +68,8 @@ def estimate(
     profile: the file of a calibrated profile (default: the shipped one; "none": the catalogue's efficiencies as they
     are). interval: a level such as 0.8; adds columns `tpot_low_s`, `tpot_high_s` and so on, between which that share
     of measurements lies, for the latencies and for the tokens per second of a user, of the output and in total.
-    A quantity without an interval table of its own in the profile has that of tpot_s.
+    A quantity without an interval table of its own in the profile has that of tpot_s; end-to-end time and the total
+    tokens per second, which follow from the output's, have the output's.
 
     Raises RoofcastError with a sentence for everything that is wrong with the arguments.
     """
@@ -92,7 +93,7 @@ def _answered(request: Request, level: float | None) -> Result:
     if level is not None:
         columns |= bounds(request, columns, level, lambda answer: _speed(request, answer))
         of |= {end(name, which): UNITS[name] for name in BOUNDED for which in ("low", "high")}
-        notes += (f"interval: {100 * level:g} %, from the profile's errors on held-out measurements",)
+        notes += (note(level),)
         details["interval"] = level
     if columns["fits"].any():
         details["operations"] = operations_result(request, found, int(np.argmax(columns["fits"])))

@@ -11,10 +11,12 @@ import numpy as np
 from sim import errors, units
 from sim.candidates import Candidates, Limits, gather
 from sim.errors import RoofcastError, expect_names, sentence
+from sim.intervals import check_level, end, note
 from sim.numbers import check_scalars
 from sim.point import Score, score_many
 from sim.profiles import Source, named, provenance
 from sim.results import Result
+from sim.verbs.estimate import estimate
 
 UNITS = {
     "rank": "1", "model": "", "hardware": "", "engine": "", "weights": "", "kv": "", "n_gpus": "1", "tp": "1",
@@ -22,6 +24,7 @@ UNITS = {
     "output_tokens_per_s": "tokens/s", "usd_per_hour": "USD/h", "usd_per_mtok": "USD/Mtok", "purchase_usd": "USD",
     "power_w": "W", "joules_per_token": "J/token",
 }  # fmt: skip
+BOUNDED = ("ttft_s", "tpot_s", "user_tokens_per_s", "output_tokens_per_s")
 
 
 def recommend(
@@ -42,6 +45,7 @@ def recommend(
     per_model: int | None = None,
     top: int = 10,
     profile: Source = None,
+    interval: float | None = None,
 ) -> Result:
     """Deployments for `users` concurrent users, ranked by cost per hour, cheapest first.
 
@@ -49,7 +53,7 @@ def recommend(
     hand, as whole machines ("2x rtx-4090"); by default any number of the catalogue's devices with a price. models:
     default, the ones the catalogue marks as current. precision_floor: the format below whose quality none is taken.
     per_model: deployments kept of each model (default: 1 when several models compete, else all). profile: as in
-    sim.estimate.
+    sim.estimate; interval: likewise, adds the ends of the columns BOUNDED, which neither limits nor ranks.
     details["rejected"] counts each rejected configuration under the first reason; details["considered"] is their sum
     with the accepted.
     """
@@ -57,10 +61,11 @@ def recommend(
              "tpot_s": tpot_s, "usd_per_hour": usd_per_hour, "usd": usd}  # fmt: skip
     check(given | {"top": top, "per_model": per_model})
     given["context"] = prompt + output if context is None else context
-    limits = Limits(**given)
+    limits, calibrated = Limits(**given), named(profile)
+    level = None if interval is None else check_level(interval, calibrated)
     found = gather(
         limits, expect_names(hardware, "machines"), expect_names(models, "models"), expect_names(engines, "engines"),
-        kv, precision_floor, named(profile),
+        kv, precision_floor, calibrated,
     )  # fmt: skip
     scores = score_many(found.models, found.devices, found.engines, found.which, found.points)
     reasons = np.asarray(rejections(found, scores, limits))
@@ -69,7 +74,8 @@ def recommend(
     order = best_first(found, scores, accepted, keep)[:top]
     rejected = Counter(found.refused) + Counter(reasons[reasons != ""].tolist())
     details = {"rejected": dict(rejected.most_common()), "considered": len(reasons) + sum(found.refused.values())}
-    return Result(columns(found, scores, order), dict(UNITS), notes(found, limits), details)
+    result = Result(columns(found, scores, order), dict(UNITS), notes(found, limits), details)
+    return result if level is None else with_intervals(result, found, order, limits, level)
 
 
 def check(given: dict[str, Any]) -> None:
@@ -148,6 +154,24 @@ def columns(found: Candidates, scores: Score, order: list[int]) -> dict[str, np.
         "power_w": scores.power_w[order],
         "joules_per_token": scores.power_w[order] / rate,
     }
+
+
+def with_intervals(result: Result, found: Candidates, order: list[int], limits: Limits, level: float) -> Result:
+    """The result with the low and high ends of BOUNDED, which are those of `sim.estimate` for each configuration."""
+    n_gpus = result["n_gpus"]
+    ends = {end(name, which): UNITS[name] for name in BOUNDED for which in ("low", "high")}
+    each = [
+        estimate(
+            found.rows[i].id, found.machines[i], engine=found.engine_ids[i], weights=found.weights[i], kv=found.kv,
+            gpus=n_gpus[n], **{name: result[name][n] for name in ("tp", "pp", "ep", "replicas")},
+            concurrency=limits.users, prompt=limits.prompt, output=limits.output, context=limits.context,
+            profile=found.profile, interval=level,
+        )
+        for n, i in enumerate(order)
+    ]  # fmt: skip
+    more = {name: np.asarray([float(one[name]) for one in each]) for name in ends}
+    told = (*result.provenance, note(level))
+    return Result(result.columns | more, result.units | ends, told, result.details | {"interval": level})
 
 
 def _texts(values) -> np.ndarray:

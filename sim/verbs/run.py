@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sim import errors
-from sim.config import Deployment, Objectives, Scenario, load_scenario
+from sim.config import Deployment, Scenario, load_scenario
 from sim.errors import RoofcastError, sentence
 from sim.intervals import check_level
-from sim.profiles import PRIORS, Source, named
+from sim.objectives import Objectives
+from sim.profiles import Source, named
 from sim.report.number import show
 from sim.results import Result
+from sim.verbs.deployments import SAME_NAME, placed, profile_of
 from sim.verbs.estimate import estimate
 from sim.verbs.recommend import recommend
+from sim.verbs.simulate import Simulation, simulate
 
 SUMMARY_UNITS = {
     "label": "",
@@ -36,9 +37,6 @@ SUMMARY_UNITS = {
     "verdict": "",
 }
 AT_LEVEL = ("ttft_s", "tpot_s", "output_tokens_per_s", "usd_per_hour", "usd_per_mtok")
-SAME_NAME = ("engine", "gpus", "tp", "pp", "ep", "dp", "replicas", "weights", "kv",
-             "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization", "gpu_layers",
-             "cpu_moe_frac")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,46 +53,39 @@ class ScenarioResult:
     recommendation: Result | None = None
 
 
-def run(path: str | os.PathLike[str], *, profile: Source = None, interval: float | None = None) -> ScenarioResult:
+def run(
+    path: str | os.PathLike[str], *, profile: Source = None, interval: float | None = None
+) -> ScenarioResult | Simulation:
     """Evaluates a scenario file; RoofcastError with all problems where a deployment cannot be evaluated.
 
-    profile and interval are as in sim.estimate, and stand in place of the file's own.
+    profile and interval are as in sim.estimate, and stand in place of the file's own. A scenario with traffic is
+    simulated, see sim.simulate, and has no such interval.
     """
     scenario = load_scenario(path)
+    if scenario.traffic is not None:
+        if interval is not None:
+            what = "is for estimates; a simulation has confidence intervals over its replications"
+            raise RoofcastError(sentence(what, "interval", "leave it out, or remove [traffic]"))
+        return simulate(path, profile=profile)
     results: dict[str, Result] = {}
     problems: list[str] = []
     place = str(path) if profile is None else ""
     profile = profile_of(scenario, path) if profile is None else profile
     level = scenario.interval if interval is None else interval
-    with _placed(place, problems):
+    with placed(place, problems):
         calibrated = named(profile)
         level = None if level is None else check_level(level, calibrated)
     if problems:
         raise RoofcastError(*problems)
     for deployment in scenario.deployments:
-        with _placed(f'{path}: deployment "{deployment.label}"', problems):
+        with placed(f'{path}: deployment "{deployment.label}"', problems):
             results[deployment.label] = evaluate(deployment, scenario, profile, level)
     recommended = None
-    with _placed(f"{path}: recommend", problems):
-        recommended = recommendation(scenario, profile)
+    with placed(f"{path}: recommend", problems):
+        recommended = recommendation(scenario, profile, level)
     if problems:
         raise RoofcastError(*problems)
     return ScenarioResult(scenario, results, summary(scenario, results), recommended)
-
-
-@contextmanager
-def _placed(place: str, problems: list[str]) -> Iterator[None]:
-    """Notes what a RoofcastError says, with its place, instead of raising it."""
-    try:
-        yield
-    except RoofcastError as error:
-        problems += [sentence(problem, place) for problem in error.problems]
-
-
-def profile_of(scenario: Scenario, path: str | os.PathLike[str]) -> str | None:
-    """The profile that a scenario file names, as a path from here; None where it names none."""
-    own = scenario.profile
-    return own if own in (None, PRIORS) else str(Path(path).parent / own)
 
 
 def evaluate(deployment: Deployment, scenario: Scenario, profile: Source, interval: float | None) -> Result:
@@ -179,11 +170,12 @@ def _verdict(levels: list[dict[str, Any]], missed: list[list[str]], best: int | 
     return f"up to {asked[best]}{waiting}; at {asked[best + 1]}: {', '.join(missed[best + 1])}"
 
 
-def recommendation(scenario: Scenario, profile: Source) -> Result | None:
+def recommendation(scenario: Scenario, profile: Source, interval: float | None) -> Result | None:
     """What `sim.recommend` finds for the scenario's highest level, where the file asks for it."""
     limits, workload, objectives = scenario.recommend, scenario.workload, scenario.objectives
     if limits is None:
         return None
+    assert workload.prompt_tokens is not None and workload.output_tokens is not None  # there is no traffic
     return recommend(
         users=workload.levels[-1],
         prompt=workload.prompt_tokens,
@@ -199,4 +191,5 @@ def recommendation(scenario: Scenario, profile: Source) -> Result | None:
         precision_floor=limits.precision_floor,
         top=limits.top,
         profile=profile,
+        interval=interval,
     )

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sim import catalog, measure, profiles
+from sim import measure, profiles
 from sim.breakdown import check_by, error_tables, stated_quantity, stated_value
+from sim.calibration.known import in_sample
 from sim.calibration.predict import log_variance, predict
-from sim.calibration.table import Table, tabulate
-from sim.engines import engine as engine_row
-from sim.errors import RoofcastError, clipped, sentence, shown
-from sim.formats import kv_format
-from sim.intervals import as_level
+from sim.calibration.table import NoForecast, Table, tabulate
+from sim.errors import RoofcastError, sentence
+from sim.files import Paths, input_files
+from sim.intervals import as_level, note
 from sim.measure import Defaults, Measurement, Reading, Unused
+from sim.measure.rows import commonest
 from sim.numbers import check_scalars
 from sim.request import named
 from sim.results import Result
+from sim.verbs.stated import check_progress, look_ups
 
-Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 Progress = Callable[[str, int, int], None]  # what is done, how much of it, of how much
 Row = dict[str, Any]
 
@@ -33,8 +32,8 @@ MOST_PROBLEMS = 10
 UNITS = {
     "file": "", "line": "1", "model": "", "machine": "", "engine": "", "weights": "", "kv": "", "tp": "1", "pp": "1",
     "ep": "1", "dp": "1", "replicas": "1", "concurrency": "1", "prompt_tokens": "tokens", "output_tokens": "tokens",
-    "depth_tokens": "tokens", "quantity": "", "stat": "", "column": "", "measured": "of the column",
-    "predicted": "of the column", "low": "of the column", "high": "of the column", "error_frac": "1", "used": "",
+    "depth_tokens": "tokens", "quantity": "", "stat": "", "column": "", "unit": "", "measured": "as in unit",
+    "predicted": "as in unit", "low": "as in unit", "high": "as in unit", "error_frac": "1", "used": "",
     "reason": "", "detail": "",
 }  # fmt: skip
 SAME = ("file", "line", "model", "machine", "engine", "weights", "kv", "tp", "pp", "ep", "dp", "replicas",
@@ -58,82 +57,72 @@ def validate(
     profile, interval: as in `sim.estimate`. model ... output: what files do not state themselves.
 
     A row for each measured figure, and for each row of a file that cannot be used (`used` is False, and `reason` and
-    `detail` say why). measured, predicted, low and high are in the unit of the file's own `column`; error_frac is
-    predicted / measured − 1. low and high are NaN where the profile has no intervals, as without a profile.
+    `detail` say why). measured, predicted, low and high are in the unit of the file's own `column`, which `unit` names
+    ("ms" of a `quantity` tpot_s whose file has milliseconds); error_frac is predicted / measured − 1.
+    low and high are NaN where the profile has no intervals, as without a profile.
 
     details["scores"]: error tables, a Result with the columns of sim.scores.Score for each table (`by`: all, quantity,
     engine, kind (dense or MoE), batch, depth (mean tokens cached), hardware, model), group and quantity;
+    details["in_sample"]: a sentence for each file with rows that the profile was fitted to: their errors are too small.
     details["problems"]: sentences about mistakes in the files; details["columns"]: of each row its own columns;
     details["unused"]: reason -> how many rows; details["points"]: (rows, 2) measured and predicted in s or tokens/s.
 
-    Raises RoofcastError where the arguments are wrong, or no row can be used.
+    Raises RoofcastError where the arguments are wrong, and NothingUsed, which is one, where no row can be used.
     """
     tables, level = check_by(by), None if interval is None else as_level(interval)
     names: Row = {"model": model, "hardware": hardware, "engine": engine, "weights": weights, "kv": kv}
     counts: Row = {"tp": tp, "pp": pp, "ep": ep, "dp": dp, "replicas": replicas, "concurrency": concurrency,
               "prompt": prompt, "output": output}  # fmt: skip
     check_scalars(counts)
-    calibrated, *_ = named(lambda: profiles.named(profile), *_look_ups(names))
-    reading = measure.read(files := _files(paths), Defaults(**names, **counts))
+    check_progress(progress)
+    calibrated, *_ = named(lambda: profiles.named(profile), *look_ups(names))
+    reading = measure.read([measure.SHIPPED] if paths is None else input_files(paths), Defaults(**names, **counts))
     table, lost = _tabulated(reading, calibrated, progress)
     forecast = predict(table)
     factor = _factor(table, calibrated, level, progress)
-    rows = _rows(reading, table, lost, forecast, factor)
-    order = {str(file): n for n, file in enumerate(files)}
-    rows.sort(key=lambda pair: (order[pair[0]["file"]], pair[0]["line"]))
+    factors = np.full(len(forecast), NAN) if factor is None else factor
+    pairs = zip(forecast.tolist(), factors.tolist(), strict=True)
+    rows = _rows(reading, lost, {id(row): pair for row, pair in zip(table.rows, pairs, strict=True)})
     error = np.abs(np.log(forecast) - np.log([row.value for row in table.rows]))
     scores = error_tables(table.rows, forecast, None if factor is None else error <= np.log(factor), tables)
-    notes = _provenance(rows, calibrated, level, factor)
-    details = {
-        "scores": replace(scores, provenance=notes),
+    fitted = in_sample(table.rows, calibrated) if calibrated else ()
+    notes = (*fitted, *_used_of(rows), *reading.notes, *_provenance(calibrated, level, factor))
+    judged = {"scores": replace(scores, provenance=notes), "in_sample": fitted}
+    return _result(rows, reading, notes, judged | {"interval": None if factor is None else level})
+
+
+class NothingUsed(RoofcastError):
+    """No row can be used: `result` is that of `sim.validate` without scores, every row with its reason."""
+
+    def __init__(self, reading: Reading, lost: Sequence[Unused]):
+        why = commonest([*reading.unused, *lost])
+        super().__init__(*reading.problems[:MOST_PROBLEMS], sentence("no row can be used", "measurements", why))
+        rows = _rows(reading, {(row.file, row.line): row for row in lost}, {})
+        self.result = _result(rows, reading, (*_used_of(rows), *reading.notes), {})
+
+
+def _result(
+    rows: Sequence[tuple[Row, dict[str, str]]], reading: Reading, notes: tuple[str, ...], details: dict[str, Any]
+) -> Result:
+    more = {
         "problems": reading.problems,
         "columns": [own for _, own in rows],
         "points": np.asarray([row["point"] for row, _ in rows]),
         "unused": dict(Counter(row["reason"] for row, _ in rows if not row["used"]).most_common()),
-        "interval": None if factor is None else level,
     }
     columns = {name: _column([row[name] for row, _ in rows]) for name in UNITS}
-    return Result(columns, UNITS, notes, details)
-
-
-def _look_ups(names: Mapping[str, str | None]) -> list[Callable[[], Any]]:
-    """Finds what each name stands for, so that a slip in one is told once and not for every row."""
-    by_name: dict[str, Callable[[str], Any]] = {
-        "model": catalog.model, "hardware": catalog.machine, "engine": engine_row, "weights": _format, "kv": kv_format,
-    }  # fmt: skip
-    return [functools.partial(by_name[of], name) for of, name in names.items() if name is not None]
-
-
-def _format(name: str) -> Any:
-    return name if name == "native" or name in measure.names.tables()["precision"] else catalog.fmt(name)
-
-
-def _files(paths: Paths | None) -> list[Path]:
-    """Each file once."""
-    if paths is None:
-        return [measure.SHIPPED]
-    listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
-    wrong = [path for path in listed if not isinstance(path, str | os.PathLike) or not str(path)]
-    if wrong or not listed:
-        found = shown(wrong[0]) if wrong else "none"
-        raise RoofcastError(sentence(f"expected the names of files with measurements, found {found}", "paths"))
-    return list(dict.fromkeys(Path(path) for path in listed))
+    return Result(columns, UNITS, notes, details | more)
 
 
 def _tabulated(
     reading: Reading, calibrated: profiles.Profile | None, progress: Progress
 ) -> tuple[Table, dict[tuple[str, int], Unused]]:
     """The table, and by file and line why a row is not in it."""
+    tell = functools.partial(progress, "deployments")
     try:
-        if not reading.measurements:
-            why = Counter(f"{row.reason} {clipped(row.detail)}".strip() for row in reading.unused).most_common(3)
-            counted = ", ".join(f"{reason} ({n})" for reason, n in why)
-            raise RoofcastError(sentence("no row can be used", "measurements", counted))
-        table, lost = tabulate(
-            reading.measurements, calibrated or profiles.PRIORS, lambda done, of: progress("deployments", done, of)
-        )
-    except RoofcastError as error:
-        raise RoofcastError(*reading.problems[:MOST_PROBLEMS], *error.problems) from None
+        table, lost = tabulate(reading.measurements, calibrated or profiles.PRIORS, tell)
+    except NoForecast as error:
+        raise NothingUsed(reading, error.unused) from None
     return table, {(row.file, row.line): row for row in lost}
 
 
@@ -150,11 +139,12 @@ def _factor(
 
 
 def _rows(
-    reading: Reading, table: Table, lost: Mapping[tuple[str, int], Unused], forecast: np.ndarray, factor: Any
+    reading: Reading, lost: Mapping[tuple[str, int], Unused], found: Mapping[int, tuple[float, float]]
 ) -> list[tuple[Row, dict[str, str]]]:
-    """(row of the result, its own columns) of every figure, and of every row without one."""
-    factors = [NAN] * len(forecast) if factor is None else factor.tolist()
-    found = {id(row): pair for row, pair in zip(table.rows, zip(forecast.tolist(), factors, strict=True), strict=True)}
+    """(row of the result, its own columns) of every figure, and of every row without one, as the files have them.
+
+    found: (forecast, forecast over low end) by the id of the measurement.
+    """
     rows = [
         (_used(row, *found[id(row)]) if id(row) in found else _left_out(row, lost[row.file, row.line]), row.columns)
         for row in reading.measurements
@@ -164,7 +154,8 @@ def _rows(
         told = {"file": row.file, "line": row.line, "used": False, "reason": row.reason, "detail": row.detail}
         texts = {name: "" for name, unit in UNITS.items() if not unit}
         rows.append((blank | texts | NO_FIGURES | told, row.columns))
-    return rows
+    order = {file: n for n, file in enumerate(reading.files)}
+    return sorted(rows, key=lambda pair: (order[pair[0]["file"]], pair[0]["line"]))
 
 
 def _used(row: Measurement, forecast: float, factor: float) -> Row:
@@ -183,7 +174,7 @@ def _left_out(row: Measurement, why: Unused) -> Row:
 
 def _identity(row: Measurement) -> Row:
     lengths = {"prompt_tokens": row.prompt, "output_tokens": row.output, "depth_tokens": row.depth}
-    stated = {"quantity": stated_quantity(row), "column": row.measured_column}
+    stated = {"quantity": stated_quantity(row), "column": row.measured_column, "unit": row.unit}
     return {name: getattr(row, name) for name in SAME} | lengths | stated
 
 
@@ -192,16 +183,19 @@ def _column(values: list[Any]) -> np.ndarray:
     return np.asarray(values, object if None in values else None)
 
 
-def _provenance(
-    rows: Sequence[tuple[Row, Any]], calibrated: profiles.Profile | None, level: float | None, factor: Any
-) -> tuple[str, ...]:
+def _used_of(rows: Sequence[tuple[Row, Any]]) -> list[str]:
+    """A note on each file."""
     notes = []
     for file in dict.fromkeys(row["file"] for row, _ in rows):
         used = [row["used"] for row, _ in rows if row["file"] == file]
         notes.append(f"{file}: {sum(used):,} figures used, {len(used) - sum(used):,} rows or figures not")
-    notes.append(profiles.provenance(calibrated))
-    if factor is not None:
-        notes.append(f"interval: {100 * (level or 0):g} %, from the profile's errors on held-out measurements")
+    return notes
+
+
+def _provenance(calibrated: profiles.Profile | None, level: float | None, factor: Any) -> tuple[str, ...]:
+    notes = [profiles.provenance(calibrated)]
+    if factor is not None and level is not None:
+        notes.append(note(level))
     elif level is not None:
         notes.append("interval: none, since there is no profile with intervals: low, high and coverage are absent")
     return tuple(notes)

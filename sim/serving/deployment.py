@@ -1,0 +1,116 @@
+"""From a checked deployment to what the event simulator needs of it: the seconds of its steps, and its rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from kernels.memory import memory, rank_cache_bytes
+from kernels.steady import highest_peak
+from kernels.step_table import StepTable, step_table
+from kernels.types import Device, Engine, Layout, Workload
+from sim import errors
+from sim.errors import RoofcastError, sentence
+from sim.point import split
+from sim.request import Request
+from sim.serving.lanes import Rules
+
+MOST_BLOCKS = 2**30  # more than any cache has
+
+
+@dataclass(frozen=True)
+class Served:
+    """One deployment of a request, ready for traffic."""
+
+    table: StepTable
+    rules: Rules
+    front_s: float  # of the engine's front end, once a request: added to every TTFT and E2E
+    replicas: int
+    n_devices: int
+    context_tokens: int  # longest sequence it takes
+    blocks_from: str  # "stated" or "memory"
+    device: Device
+    engine: Engine
+    layout: Layout
+    peak_flops_per_s: float  # of the fastest unit that multiplies weights
+    usd_per_device_s: float
+    usd_per_joule: float
+
+
+def served(request: Request, index: int = 0, prefix_tokens: int = 0) -> Served:
+    """The deployment of one point of a request. prefix_tokens: of a system prompt that all requests share.
+
+    Attention-DP ranks and micro-batches of a pipeline are one scheduler here, with the sum of their budgets, places and
+    blocks. RoofcastError where it does not fit, or where layers are computed by the host.
+    """
+    point = jax.tree.map(lambda a: np.asarray(a)[index], request.points)
+    engine, layout, load = split(request.setup.engine, point)
+    if layout.host_layer_frac > 0:
+        hint = "keep all layers on the device, or leave experts alone to the host with cpu_moe_frac"
+        raise RoofcastError(sentence("the simulator has no times of layers on the host", "gpu_layers", hint))
+    with jax.enable_x64(True):
+        table = jax.tree.map(np.asarray, step_table(request.setup.model, request.setup.device, engine, layout))
+    stated = bool(np.isfinite(load.kv_pool_tokens))
+    n_blocks = _stated_blocks(request, load) if stated else _blocks_of_memory(request, engine, layout, load)
+    return Served(
+        table=table,
+        rules=_rules(request, engine, layout, load, n_blocks, prefix_tokens),
+        front_s=float(engine.request_s),
+        replicas=int(layout.replicas),
+        n_devices=int(layout.tp * layout.pp * layout.dp * layout.replicas),
+        context_tokens=int(request.setup.model.max_context_tokens),
+        blocks_from="stated" if stated else "memory",
+        device=request.setup.device,
+        engine=engine,
+        layout=layout,
+        peak_flops_per_s=float(highest_peak(request.setup.model, request.setup.device)),
+        usd_per_device_s=float(point.usd_per_device_s),
+        usd_per_joule=float(point.usd_per_joule),
+    )
+
+
+def _rules(request: Request, engine: Engine, layout: Layout, load: Workload, n_blocks: int, prefix: int) -> Rules:
+    flights = float(layout.pp) if engine.pipelines > 0 else 1.0
+    ways = float(layout.dp)
+    places = float(engine.max_sequences) * ways
+    reserves = bool(engine.reserves_context)
+    if request.engine.slots:  # the context is split over slots, each allocated up front
+        own = -(-int(load.context_tokens) // int(engine.block_tokens))
+        places = min(places, max(n_blocks // own, 1))
+    return Rules(
+        block_tokens=int(engine.block_tokens),
+        n_blocks=n_blocks,
+        max_batched_tokens=int(float(engine.max_batched_tokens) * ways * flights),
+        max_sequences=int(places),
+        mixes_prefill=bool(engine.mixes_prefill),
+        reserves=reserves,
+        prefix_tokens=prefix,
+        admission_steps=int(engine.admission_steps),
+        caches_prefix=request.engine.caches_prefix,
+    )
+
+
+def _stated_blocks(request: Request, load: Workload) -> int:
+    """Usable blocks of those the user counts: one is the engine's own where it keeps a null block."""
+    return int(round(float(load.kv_pool_tokens) / request.engine.block_tokens)) - request.engine.null_blocks
+
+
+def _blocks_of_memory(request: Request, engine: Engine, layout: Layout, load: Workload) -> int:
+    """Blocks that the pool holds, each at the bytes that a block of a sequence of the asked context takes on average
+    (windows and states make short sequences dearer), over the attention-DP ranks.
+    """
+    model, device = request.setup.model, request.setup.device
+    mem = memory(model, device, engine, layout, load)
+    per = -(-float(load.context_tokens) // float(engine.block_tokens))
+    kv, state = rank_cache_bytes(model, layout, np.float32(per * float(engine.block_tokens)))
+    each = (float(kv) + float(state)) / per
+    pool = float(mem.pool_bytes)
+    if pool <= 0 or float(mem.host_bytes) > float(device.host_memory_bytes):
+        raise RoofcastError(sentence(errors.why_reasons(errors.WEIGHTS_DO_NOT_FIT)[0], "hardware"))
+    found = MOST_BLOCKS if each == 0 else min(int(pool / each), MOST_BLOCKS)
+    n_blocks = (found - request.engine.null_blocks) * int(layout.dp)
+    if n_blocks < per:
+        raise RoofcastError(sentence(errors.why_reasons(errors.KV_DOES_NOT_FIT)[0], "hardware"))
+    return n_blocks
