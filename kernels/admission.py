@@ -29,6 +29,20 @@ from kernels.step_table import StepTable, chunk_seconds
 from kernels.types import pytree
 
 
+def admits(policy: Policy, lane: Lane, arrives_s: Array) -> Array:
+    """Whether a turn looks at a prompt: one that is under way, or the head of the line."""
+    forming = lane.forming
+    looks = (lane.n_decode == 0) | (lane.step % policy.admission_steps == 0)
+    waits = (arrives_s <= lane.clock_s) & ~forming.preempted & looks
+    return ((lane.partial >= 0) | waits) & (forming.left_tokens > 0) & ~forming.closed
+
+
+def overfull(policy: Policy, lane: Lane, may_admit: Array) -> Array:
+    """Whether decode lacks blocks for this step; where prefill pauses it, decode comes only after all admission."""
+    over = lane.used_blocks + lane.need_blocks > policy.n_blocks
+    return over & (policy.mixes_prefill | ((lane.forming.n_chunks == 0) & ~may_admit))
+
+
 @pytree
 class Plan:
     """The next chunk of a candidate. (B,) each."""
