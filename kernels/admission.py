@@ -114,7 +114,10 @@ def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Ar
     whole = one.whole.at[:, FREED].set(full).at[:, PREEMPTED].add(1)
     whole = jnp.where(decoding[:, None], whole.at[:, LAST].set(NEVER).at[:, GENERATED].set(n_generated), whole)
     times = one.times.at[:, MARK].set((lane.popped + free - lane.front + full).astype(float))
-    times = jnp.where(decoding[:, None], times.at[:, LOST].set(lane.clock_s), times)
+    joined = decoding & (lane.joined > 0)  # whoever joins decode while it stands still is behind all others
+    joined_s = lane.joined_since_s / jnp.maximum(lane.joined, 1)
+    token_s = jnp.where(joined, joined_s, lane.clock_s - lane.paused_s)
+    times = jnp.where(decoding[:, None], times.at[:, LOST].set(token_s), times)
     entry = entry_of(policy, one, computed - lane.step, lane.phases.shape[1])
     after = replace(
         lane,
@@ -126,6 +129,8 @@ def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Ar
         used_blocks=lane.used_blocks - jnp.where(out, blocks_of(policy, computed), 0),
         front=lane.front + (out & half & (over | ~policy.mixes_prefill)),
         partial=jnp.where(out, -1, lane.partial),
+        joined=lane.joined - joined,
+        joined_since_s=lane.joined_since_s - jnp.where(joined, joined_s, 0.0),
         forming=replace(
             forming,
             preempted=forming.preempted | out,
