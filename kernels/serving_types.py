@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 from jax import Array
 
 from kernels.types import pytree
@@ -149,9 +148,3 @@ class Edit:
     dated: Array  # bool: the calendar changes
     last_step: Array
     entry: Array  # (B, PHASE + P) signed; its date is 0
-
-
-def take(a: Array, index: Array) -> Array:
-    """(B, ...) one element, or row, of each lane of (B, N, ...)."""
-    flat = a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
-    return flat[jnp.arange(len(a), dtype=jnp.int32) * a.shape[1] + jnp.clip(index, 0, a.shape[1] - 1)]

@@ -118,8 +118,9 @@ def latencies(lane: Lane, stride: Stride, running: Array, clock: Array) -> tuple
 
 def paused(lane: Lane, stride: Stride, running: Array, clock: Array) -> Lane:
     """For how long decode has stood still, and who joined it meanwhile."""
-    still = running & (stride.n_steps == 0) & (lane.n_decode + lane.forming.n_logits > 0)
-    n_new = jnp.where(still, lane.forming.n_logits - lane.forming.ending[:, COUNT], 0)  # without those of one token
+    n_new = lane.forming.n_logits - lane.forming.ending[:, COUNT]
+    still = running & (stride.n_steps == 0) & (lane.n_decode + n_new > 0)
+    n_new = jnp.where(still, n_new, 0)
     moved = running & (stride.n_steps > 0)
     return replace(
         lane,
