@@ -124,11 +124,11 @@ def _n_workers() -> int:
 
 def shape(lane: Lane, keep: np.ndarray) -> tuple[int, int, int]:
     """Room for requests, steps of the calendar and phases of a lane, of which `keep` are served: rounded up far, since
-    room costs little, and another compilation seconds.
+    room costs little (100 bytes a request), and another compilation seconds.
     """
     longest = int(lane.output_tokens[keep].max(initial=1))
     return (
-        _rounded(int(keep.sum()), 1024, 16),
+        _rounded(int(keep.sum()), 1024, 4),
         _rounded(max(longest + 2, 2 * HORIZON), 2048, 8),
         _rounded(lane.rules.block_tokens, 32, 8),
     )
@@ -188,7 +188,7 @@ def _tables(tables: list[StepTable]) -> tuple[StepTable, np.ndarray]:
     firsts = sorted(set(index.values()))
     place = {first: i for i, first in enumerate(firsts)}
     grown = firsts + [firsts[-1]] * (_power(len(firsts)) - len(firsts))
-    stacked = jax.tree.map(lambda *parts: np.stack(parts), *(tables[i] for i in grown))
+    stacked = jax.tree.map(lambda *parts: np.array(parts), *(tables[i] for i in grown))
     return stacked, np.array([place[index[id(table)]] for table in tables], np.int32)
 
 
