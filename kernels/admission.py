@@ -182,7 +182,7 @@ def admit(
 def add_chunk(table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array) -> Forming:
     """The forming step with a chunk more."""
     ends = where & (plan.depth + plan.n_tokens == plan.n_all)
-    memory, compute = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))
+    memory, compute, work = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))
     n_tokens = jnp.where(where, plan.n_tokens, 0)
     resumed = ends & (one.whole[:, GENERATED] > 0)
     return replace(
@@ -196,4 +196,5 @@ def add_chunk(table: StepTable, which: Array, forming: Forming, one: Candidate, 
         stalled_since_s=forming.stalled_since_s + jnp.where(resumed, one.times[:, LOST], 0.0),
         chunk_memory_s=forming.chunk_memory_s + jnp.where(where[:, None], memory, 0.0),
         chunk_compute_s=forming.chunk_compute_s + jnp.where(where[:, None], compute, 0.0),
+        chunk_work=forming.chunk_work + jnp.where(where[:, None], work, 0.0),
     )

@@ -80,8 +80,8 @@ def form(policy: Policy, n_decode: Array, n_phases: int) -> Forming:
         left_tokens=(policy.max_batched_tokens - policy.mixes_prefill * n_decode).astype(jnp.int32),
         n_tokens=zero, preempted=no, closed=no, returned=zero, n_chunks=zero, n_logits=zero, n_first=zero,
         context_added=zero.astype(jnp.int64), ending=jnp.zeros((len(zero), PHASE + n_phases), jnp.int32),
-        stalled_since_s=jnp.zeros(len(n_decode)), chunk_memory_s=amount,
-        chunk_compute_s=amount,
+        stalled_since_s=jnp.zeros(len(n_decode)), chunk_memory_s=amount, chunk_compute_s=amount,
+        chunk_work=jnp.zeros((len(n_decode), 2)),
     )  # fmt: skip
 
 
@@ -134,7 +134,8 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
     short = (lane.used_blocks + lane.need_blocks > policy.n_blocks) & (lane.forming.n_chunks == 0)
     where = live & ~preempting & ~more & ~short
     still = Stride(
-        *(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s))
+        *(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s)),
+        work=jnp.zeros_like(lane.forming.chunk_work),
     )
     stride = jax.lax.cond(
         jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still

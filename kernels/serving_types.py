@@ -29,6 +29,8 @@ TOTALS = (
     "hit_tokens",
     "context_tokens",
     "n_steps",
+    "bytes",
+    "flops",
 )
 
 
@@ -77,6 +79,7 @@ class Forming:
     stalled_since_s: Array  # float64 of the resumed among them: sum of the times of their last tokens
     chunk_memory_s: Array
     chunk_compute_s: Array
+    chunk_work: Array  # (B, 2) bytes and FLOPs
 
 
 @pytree

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from kernels.memory import memory, rank_cache_bytes
+from kernels.steady import highest_peak
 from kernels.step_table import StepTable, step_table
 from kernels.types import Device, Engine, Layout, Workload
 from sim import errors
@@ -33,6 +34,7 @@ class Served:
     device: Device
     engine: Engine
     layout: Layout
+    peak_flops_per_s: float  # of the fastest unit that multiplies weights
     usd_per_device_s: float
     usd_per_joule: float
 
@@ -63,6 +65,7 @@ def served(request: Request, index: int = 0, prefix_tokens: int = 0) -> Served:
         device=request.setup.device,
         engine=engine,
         layout=layout,
+        peak_flops_per_s=float(highest_peak(request.setup.model, request.setup.device)),
         usd_per_device_s=float(point.usd_per_device_s),
         usd_per_joule=float(point.usd_per_joule),
     )
