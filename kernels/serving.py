@@ -100,6 +100,22 @@ def advance(
     return jax.lax.while_loop(going, body, (state, jnp.zeros_like(n_turns)))
 
 
+@partial(jax.jit, static_argnames=("ring", "n_phases"))
+def serve_each(
+    table: StepTable, which: Array, policy: Policy, requests: Requests, n_turns: Array, ring: int, n_phases: int
+) -> State:
+    """Lanes one after the other, each in a loop of its own from its start, of at most n_turns turns."""
+
+    def serve(lane: tuple[Array, Policy, Requests]) -> State:
+        own, rules, asked = jax.tree.map(lambda a: a[None], lane)
+        state, _ = advance(
+            table, own, rules, asked, start(rules, asked, ring, n_phases, 2 * asked.tokens.shape[1]), n_turns
+        )
+        return jax.tree.map(lambda a: a[0], state)
+
+    return jax.lax.map(serve, (which, policy, requests))
+
+
 def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, state: State) -> State:
     """One turn of every lane."""
     rows = read(policy, requests, state)

@@ -39,16 +39,11 @@ PER_OCTAVE = 16
 N_KNOTS = PER_OCTAVE * 21 + 1  # up to 2^24 tokens
 CACHED = np.array([ATTENTION, INDEXER, STATE])  # the operations that depend on contexts: (A,)
 A = len(CACHED)
-# Columns of `by_context`: of a decoding sequence of x cached tokens, seconds of all, seconds by operation, bytes and FLOPs;
-# what a chunk of prompt reads of the x tokens behind it, seconds and bytes; its x-th token, and all up to it: seconds in
-# which scores are stored, seconds of compute, FLOPs.
-DECODE, DECODE_MEMORY, DECODE_COMPUTE, DECODE_WORK = (
-    0,
-    slice(1, 1 + A),
-    slice(1 + A, 1 + 2 * A),
-    slice(1 + 2 * A, 3 + 2 * A),
-)
-BEHIND, BEHIND_BYTES = slice(3 + 2 * A, 3 + 3 * A), 3 + 3 * A
+# Columns of `by_context`: of a decoding sequence of x cached tokens, seconds of all, seconds by operation, bytes and
+# FLOPs; what a chunk of prompt reads of the x tokens behind it, seconds and bytes; its x-th token, and all up to it:
+# seconds in which scores are stored, seconds of compute, FLOPs.
+DECODE, DECODE_MEMORY, DECODE_COMPUTE = 0, slice(1, 1 + A), slice(1 + A, 1 + 2 * A)
+DECODE_WORK, BEHIND, BEHIND_BYTES = slice(1 + 2 * A, 3 + 2 * A), slice(3 + 2 * A, 3 + 3 * A), 3 + 3 * A
 TOKEN, UP_TO = slice(4 + 3 * A, 6 + 4 * A), slice(6 + 4 * A, 8 + 5 * A)
 N_COLUMNS = 8 + 5 * A
 

@@ -1,4 +1,4 @@
-"""The event simulator against servers that were measured; skipped where the measurements are not beside the checkout."""
+"""The event simulator against servers that were measured; skipped where those are not beside the checkout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sim.serving.deployment import served
 from sim.serving.lanes import Lane, serve
 from tests.replays import closed_loop, e2e_s, tpot_s, ttft_s
 
-N_RUNS = 150  # of the closed-loop runs; all 1,643 give TTFT 13.7 % and TPOT 4.7 %
+N_RUNS = 300  # of the closed-loop runs; all 1,643 give TTFT 13.7 % and TPOT 4.7 %
 # Hardware of the per-request file, its catalogue id, and the KV blocks that the server reported. The second card is
 # the server edition, whose kernels the same project profiled.
 SERVERS = [("RTX4090", "rtx-4090", 2588), ("RTXPRO6000", "rtx-pro-6000-se", None)]
@@ -22,10 +22,12 @@ SERVERS = [("RTX4090", "rtx-4090", 2588), ("RTXPRO6000", "rtx-pro-6000-se", None
 
 @pytest.mark.parametrize(("name", "hardware", "kv_blocks"), SERVERS)
 def test_300_requests_of_a_trace(shared: Path, name: str, hardware: str, kv_blocks: int | None) -> None:
-    """vLLM 0.19, Llama 3.1 8B: mean TTFT within 15 %, mean TPOT and E2E within 6 %, the 99th percentiles within 20 %."""
+    """vLLM 0.19, Llama 3.1 8B: means of TTFT within 15 %, of TPOT and E2E within 6 %, 99th percentiles within 20 %."""
     with (shared / "measurements/per_request/vllm019_llama31_8b.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["hardware"] == name]
-    column = {key: np.array([float(row[key]) for row in rows]) for key in rows[0] if key.endswith(("_s", "_ms", "_toks"))}
+    column = {
+        key: np.array([float(row[key]) for row in rows]) for key in rows[0] if key.endswith(("_s", "_ms", "_toks"))
+    }
     order = np.argsort(column["arrival_s"], kind="stable")
     column = {key: values[order] for key, values in column.items()}
     request = build(

@@ -32,6 +32,8 @@ from kernels.serving_types import (
 from kernels.step_table import StepTable
 from kernels.stride import BINS, BINS_PER_OCTAVE, HORIZON, SHORTEST_S
 
+LANES_OF_A_CALL, FEW_LANES = 64, 16
+SMALL_ROOM = 1 << 22  # requests times steps of the calendar, of lanes of which many fit into one call
 SLICE_TURNS = 1 << 18  # turns between two reports of progress, about half a second
 Group = list[tuple["Lane", np.ndarray]]  # lanes of one shape, and (N,) which requests of each are served
 Progress = Callable[[int], None]  # told how many requests are done since it was last called
@@ -96,26 +98,35 @@ class Outcome:
 
 
 def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Progress | None = None) -> list[Outcome]:
-    """Runs all lanes: on a CPU each by itself, over all cores; on an accelerator all of one shape together.
+    """Runs all lanes: on a CPU one after the other on each core, on an accelerator all of one shape in step.
 
     most_turns bounds each; by default it only stops what makes no headway.
     """
     served = [~lane.rules.refuses(lane.prompt_tokens + lane.output_tokens) for lane in lanes]
-    with jax.enable_x64(True):
-        alone = jax.default_backend() == "cpu"
-    shapes = [shape(lane, keep) for lane, keep in zip(lanes, served, strict=True)]
-    jobs: dict[tuple, list[int]] = {}
-    for i, own in enumerate(shapes):
-        jobs.setdefault((own, i) if alone else (own,), []).append(i)
+    in_step = jax.default_backend() != "cpu"
+    by_shape: dict[tuple[int, int, int], list[int]] = {}
+    for i, (lane, keep) in enumerate(zip(lanes, served, strict=True)):
+        by_shape.setdefault(shape(lane, keep), []).append(i)
     finished: dict[int, Outcome] = {}
 
-    def work(ids: list[int]) -> None:
+    def work(job: tuple[tuple[int, int, int], list[int]]) -> None:
+        room, ids = job
         group = [(lanes[i], served[i]) for i in ids]
-        finished.update(zip(ids, _run(group, shapes[ids[0]], most_turns, progress), strict=True))
+        run = _in_turn if not in_step and len(ids) > 1 else _in_slices
+        finished.update(zip(ids, run(group, room, most_turns, progress), strict=True))
 
-    with ThreadPoolExecutor(_n_workers() if alone else 1) as pool:
-        list(pool.map(work, jobs.values()))
+    jobs = [(room, ids) for room, all_ids in by_shape.items() for ids in _portions(all_ids, room, in_step)]
+    with ThreadPoolExecutor(1 if in_step else _n_workers()) as pool:
+        list(pool.map(work, jobs))
     return [finished[i] for i in range(len(lanes))]
+
+
+def _portions(ids: list[int], room: tuple[int, int, int], in_step: bool) -> list[list[int]]:
+    """Lanes of one shape that are run by one call: many of few requests, else each by itself, in slices."""
+    n_portions = 1 if in_step else len(ids)
+    if not in_step and len(ids) >= FEW_LANES and room[0] * room[1] <= SMALL_ROOM:
+        n_portions = -(-len(ids) // LANES_OF_A_CALL)
+    return [ids[i::n_portions] for i in range(n_portions)]
 
 
 def _n_workers() -> int:
@@ -129,7 +140,7 @@ def shape(lane: Lane, keep: np.ndarray) -> tuple[int, int, int]:
     longest = int(lane.output_tokens[keep].max(initial=1))
     return (
         _rounded(int(keep.sum()), 1024, 4),
-        _rounded(max(longest + 2, 2 * HORIZON), 2048, 8),
+        _rounded(max(longest + 2, 2 * HORIZON), 512, 8),
         _rounded(lane.rules.block_tokens, 32, 8),
     )
 
@@ -145,9 +156,12 @@ def _power(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def _run(group: Group, room: tuple[int, int, int], most_turns: int | None, progress: Progress | None) -> list[Outcome]:
+def _in_slices(
+    group: Group, room: tuple[int, int, int], most_turns: int | None, progress: Progress | None
+) -> list[Outcome]:
+    """Lanes that take their turns together, so many at a time."""
     n, ring, phases = room
-    bound = max(_bound(lane, keep) for lane, keep in group) if most_turns is None else most_turns
+    bound = _bound(group, most_turns)
     with jax.enable_x64(True):
         tables, which, policy, requests = lower(group, n)
         state = serving.start(policy, requests, ring, phases, 2 * n)
@@ -164,6 +178,23 @@ def _run(group: Group, room: tuple[int, int, int], most_turns: int | None, progr
                 return outcomes(jax.tree.map(np.asarray, state), group)
 
 
+def _in_turn(
+    group: Group, room: tuple[int, int, int], most_turns: int | None, progress: Progress | None
+) -> list[Outcome]:
+    """Lanes one after the other, in one call for LANES_OF_A_CALL of them, the missing ones without requests."""
+    n, ring, phases = room
+    tables, which, policy, requests = lower(group, n)
+    grow = lambda a: np.resize(a, (LANES_OF_A_CALL, *a.shape[1:]))  # noqa: E731
+    which, policy, requests = jax.tree.map(grow, (which, policy, requests))
+    requests.n_requests[len(group) :] = 0
+    with jax.enable_x64(True):
+        state = serving.serve_each(tables, which, policy, requests, _bound(group, most_turns), ring, phases)
+        state = jax.tree.map(np.asarray, state)
+    if progress is not None:
+        progress(int(state.lane.n_done.sum()))
+    return outcomes(state, group)
+
+
 def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests]:
     """What `kernels.serving` takes of lanes, filled up to n requests each: tables, which of them, rules, requests."""
     tables, which = _tables([lane.table for lane, _ in group])
@@ -176,10 +207,15 @@ def outcomes(state: State, group: Group) -> list[Outcome]:
     return [_outcome(jax.tree.map(lambda a, i=i: a[i], state), *one) for i, one in enumerate(group)]
 
 
-def _bound(lane: Lane, keep: np.ndarray) -> int:
-    """Turns that suffice unless most work is done over and over: some for each request, chunk and token."""
-    prompt, output = lane.prompt_tokens[keep].astype(np.int64), lane.output_tokens[keep].astype(np.int64)
-    return int(20 * (prompt // lane.rules.max_batched_tokens + output + 4).sum()) + 1000
+def _bound(group: Group, most_turns: int | None) -> int:
+    """Turns that suffice unless most work is done over and over: some for each request, chunk and token of a lane."""
+    if most_turns is not None:
+        return most_turns
+    work = []
+    for lane, keep in group:
+        prompt, output = lane.prompt_tokens[keep].astype(np.int64), lane.output_tokens[keep].astype(np.int64)
+        work.append(int((prompt // lane.rules.max_batched_tokens + output + 4).sum()))
+    return 20 * max(work) + 1000
 
 
 def _tables(tables: list[StepTable]) -> tuple[StepTable, np.ndarray]:
