@@ -29,6 +29,20 @@ from kernels.step_table import StepTable, chunk_seconds
 from kernels.types import pytree
 
 
+def admits(policy: Policy, lane: Lane, arrives_s: Array) -> Array:
+    """Whether a turn looks at a prompt: one that is under way, or the head of the line."""
+    forming = lane.forming
+    looks = (lane.n_decode == 0) | (lane.step % policy.admission_steps == 0)
+    waits = (arrives_s <= lane.clock_s) & ~forming.preempted & looks
+    return ((lane.partial >= 0) | waits) & (forming.left_tokens > 0) & ~forming.closed
+
+
+def overfull(policy: Policy, lane: Lane, may_admit: Array) -> Array:
+    """Whether decode lacks blocks for this step; where prefill pauses it, decode comes only after all admission."""
+    over = lane.used_blocks + lane.need_blocks > policy.n_blocks
+    return over & (policy.mixes_prefill | ((lane.forming.n_chunks == 0) & ~may_admit))
+
+
 @pytree
 class Plan:
     """The next chunk of a candidate. (B,) each."""
@@ -100,7 +114,10 @@ def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Ar
     whole = one.whole.at[:, FREED].set(full).at[:, PREEMPTED].add(1)
     whole = jnp.where(decoding[:, None], whole.at[:, LAST].set(NEVER).at[:, GENERATED].set(n_generated), whole)
     times = one.times.at[:, MARK].set((lane.popped + free - lane.front + full).astype(float))
-    times = jnp.where(decoding[:, None], times.at[:, LOST].set(lane.clock_s), times)
+    joined = decoding & (lane.joined > 0)  # whoever joins decode while it stands still is behind all others
+    joined_s = lane.joined_since_s / jnp.maximum(lane.joined, 1)
+    token_s = jnp.where(joined, joined_s, lane.clock_s - lane.paused_s)
+    times = jnp.where(decoding[:, None], times.at[:, LOST].set(token_s), times)
     entry = entry_of(policy, one, computed - lane.step, lane.phases.shape[1])
     after = replace(
         lane,
@@ -112,6 +129,8 @@ def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Ar
         used_blocks=lane.used_blocks - jnp.where(out, blocks_of(policy, computed), 0),
         front=lane.front + (out & half & (over | ~policy.mixes_prefill)),
         partial=jnp.where(out, -1, lane.partial),
+        joined=lane.joined - joined,
+        joined_since_s=lane.joined_since_s - jnp.where(joined, joined_s, 0.0),
         forming=replace(
             forming,
             preempted=forming.preempted | out,
@@ -163,7 +182,7 @@ def admit(
 def add_chunk(table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array) -> Forming:
     """The forming step with a chunk more."""
     ends = where & (plan.depth + plan.n_tokens == plan.n_all)
-    memory, compute = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))
+    memory, compute, work = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))
     n_tokens = jnp.where(where, plan.n_tokens, 0)
     resumed = ends & (one.whole[:, GENERATED] > 0)
     return replace(
@@ -177,4 +196,5 @@ def add_chunk(table: StepTable, which: Array, forming: Forming, one: Candidate, 
         stalled_since_s=forming.stalled_since_s + jnp.where(resumed, one.times[:, LOST], 0.0),
         chunk_memory_s=forming.chunk_memory_s + jnp.where(where[:, None], memory, 0.0),
         chunk_compute_s=forming.chunk_compute_s + jnp.where(where[:, None], compute, 0.0),
+        chunk_work=forming.chunk_work + jnp.where(where[:, None], work, 0.0),
     )

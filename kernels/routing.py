@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from kernels.serving import advance
-from kernels.serving_types import END_CLOCK, END_DONE, Policy, Requests, State, take
+from kernels.serving_tables import take
+from kernels.serving_types import END_CLOCK, END_DONE, Policy, Requests, State
 from kernels.step_table import StepTable
 
 FIRST = 1 << 31  # weight of what is compared first

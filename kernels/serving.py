@@ -1,4 +1,4 @@
-"""Continuous batching, event by event: requests arrive, wait, prefill in chunks, decode together, fill the cache, leave.
+"""Continuous batching, event by event: requests arrive, wait, prefill in chunks, decode together, fill the cache, go.
 
 One lane is one engine replica with its requests, in order of arrival. First come, first served keeps every request that
 runs ahead of all that wait, so that the line is one number: `head`, the next to be admitted, which moves back over
@@ -13,7 +13,6 @@ turn reads its rows of the tables first and writes them last, so that no table i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -21,32 +20,27 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.admission import add_chunk, admit, plan_chunk, pop, preempt
+from kernels.admission import add_chunk, admit, admits, overfull, plan_chunk, pop, preempt
+from kernels.serving_tables import add, enter, mark, put, read, take
 from kernels.serving_types import (
     BLOCKS,
     COUNT,
-    DATE,
     DATED,
-    END_CLOCK,
-    END_DONE,
     HALF,
     LAST,
     NEVER,
     PHASE,
     TOKENS,
     TOTALS,
-    Candidate,
     Edit,
     Forming,
     Lane,
     Policy,
     Requests,
     State,
-    take,
 )
 from kernels.step_table import A, StepTable
-from kernels.stride import BINS, HORIZON, Stride, amounts, latencies, measure, paused
-from kernels.types import pytree
+from kernels.stride import BINS, Stride, amounts, latencies, measure, paused
 
 HISTOGRAMS = ("decoded", "joined", "resumed")
 
@@ -64,7 +58,8 @@ def start(policy: Policy, requests: Requests, ring: int, n_phases: int, entries:
         clock_s=real, step=zero, head=zero, seen=zero, source=zero, n_done=zero, n_started=zero, n_ended=zero,
         n_decode=zero, context_sum=wide, need_blocks=zero, used_blocks=zero, front=zero, popped=wide, partial=zero - 1,
         partial_tokens=zero, paused_s=real, joined=zero, joined_since_s=real,
-        phases=jnp.zeros((b, n_phases), jnp.int32), totals=jnp.zeros((b, len(TOTALS))), forming=form(policy, zero, n_phases),
+        phases=jnp.zeros((b, n_phases), jnp.int32), totals=jnp.zeros((b, len(TOTALS))),
+        forming=form(policy, zero, n_phases),
     )  # fmt: skip
     return State(
         lane=lane,
@@ -85,8 +80,8 @@ def form(policy: Policy, n_decode: Array, n_phases: int) -> Forming:
         left_tokens=(policy.max_batched_tokens - policy.mixes_prefill * n_decode).astype(jnp.int32),
         n_tokens=zero, preempted=no, closed=no, returned=zero, n_chunks=zero, n_logits=zero, n_first=zero,
         context_added=zero.astype(jnp.int64), ending=jnp.zeros((len(zero), PHASE + n_phases), jnp.int32),
-         stalled_since_s=jnp.zeros(len(n_decode)), chunk_memory_s=amount,
-        chunk_compute_s=amount,
+        stalled_since_s=jnp.zeros(len(n_decode)), chunk_memory_s=amount, chunk_compute_s=amount,
+        chunk_work=jnp.zeros((len(n_decode), 2)),
     )  # fmt: skip
 
 
@@ -116,25 +111,29 @@ def live(requests: Requests, lane: Lane, until_s: Array | None) -> Array:
     return works if until_s is None else works & (lane.clock_s < until_s)
 
 
-@pytree
-class Rows:
-    """What a turn needs of the tables."""
+@partial(jax.jit, static_argnames=("ring", "n_phases"))
+def serve_each(
+    table: StepTable, which: Array, policy: Policy, requests: Requests, n_turns: Array, ring: int, n_phases: int
+) -> State:
+    """Lanes one after the other, each in a loop of its own from its start, of at most n_turns turns."""
 
-    one: Candidate
-    arrives_s: Array  # (B,) of the head of the line
-    next_arrives_s: Array  # (B,) of the request behind it
-    done: Array  # (B,) requests done with the step that released the head
-    soon: Array  # (B, HORIZON) sequences that end with each of the next steps
+    def serve(lane: tuple[Array, Policy, Requests]) -> State:
+        own, rules, asked = jax.tree.map(lambda a: a[None], lane)
+        state, _ = advance(
+            table, own, rules, asked, start(rules, asked, ring, n_phases, 2 * asked.tokens.shape[1]), n_turns
+        )
+        return jax.tree.map(lambda a: a[0], state)
+
+    return jax.lax.map(serve, (which, policy, requests))
 
 
 def turn(
     table: StepTable, which: Array, policy: Policy, requests: Requests, state: State, until_s: Array | None
 ) -> State:
     """One turn of every lane."""
-    lane, middle = state.lane, state.lane.partial >= 0
+    rows = read(policy, requests, state)
+    lane, one, middle = state.lane, rows.one, state.lane.partial >= 0
     going = live(requests, lane, until_s)
-    rows = read(policy, requests, state, going)
-    one = rows.one
     may_admit = admits(policy, lane, rows.arrives_s)
     over = overfull(policy, lane, may_admit)
     plan = plan_chunk(policy, lane, one, middle)
@@ -173,81 +172,12 @@ def turn(
 def still(lane: Lane) -> Stride:
     """No stride."""
     zero, none = jnp.zeros_like(lane.step), jnp.zeros_like(lane.clock_s)
-    return Stride(n_steps=zero, n_decode=zero, seconds=none, step_s=none, n_blocks=zero, clock_s=none)
+    return Stride(zero, zero, none, none, zero, none, work=jnp.zeros_like(lane.forming.chunk_work))
 
 
 def entry_of_none(lane: Lane) -> Array:
     """(B, PHASE + P) nothing that leaves."""
     return jnp.zeros((len(lane.step), PHASE + lane.phases.shape[1]), jnp.int32)
-
-
-def admits(policy: Policy, lane: Lane, arrives_s: Array) -> Array:
-    """Whether a turn looks at a prompt: one that is under way, or the head of the line."""
-    forming = lane.forming
-    looks = (lane.n_decode == 0) | (lane.step % policy.admission_steps == 0)
-    waits = (arrives_s <= lane.clock_s) & ~forming.preempted & looks
-    return ((lane.partial >= 0) | waits) & (forming.left_tokens > 0) & ~forming.closed
-
-
-def overfull(policy: Policy, lane: Lane, may_admit: Array) -> Array:
-    """Whether decode lacks blocks for this step; where prefill pauses it, decode comes only after all admission."""
-    over = lane.used_blocks + lane.need_blocks > policy.n_blocks
-    return over & (policy.mixes_prefill | ((lane.forming.n_chunks == 0) & ~may_admit))
-
-
-def read(policy: Policy, requests: Requests, state: State, going: Array) -> Rows:
-    """The rows of the next turn."""
-    lane = state.lane
-    middle = lane.partial >= 0
-    arrives_s, next_s, done = arrivals(policy, requests, state)
-    last = overfull(policy, lane, admits(policy, lane, arrives_s)) & ~middle
-    request = jnp.where(middle, lane.partial, lane.head - last)
-    tokens = take(requests.tokens, request)
-    b = len(request)
-    unknown = jnp.zeros((b, 5), jnp.int32).at[:, LAST].set(NEVER), jnp.zeros((b, 3))
-    seen = jnp.any(request < lane.seen)
-    known = jax.lax.cond(seen, lambda: (take(state.whole, request), take(state.times, request)), lambda: unknown)
-    one = Candidate(request, tokens[:, 0], tokens[:, 1], *known)
-    ring = state.leaving.shape[1]
-    slots = (lane.step[:, None] + jnp.arange(HORIZON, dtype=jnp.int32)[None]) & (ring - 1)
-    flat = jnp.arange(b, dtype=jnp.int32)[:, None] * ring + slots
-    found = jax.lax.cond(jnp.any(going), lambda: state.leaving.reshape(-1)[flat], lambda: jnp.zeros(flat.shape, jnp.int64))
-    dates = lane.step[:, None].astype(jnp.int64) + jnp.arange(HORIZON)[None]
-    soon = jnp.where(found // DATED == dates, found % DATED, 0).astype(jnp.int32)
-    return Rows(one, arrives_s, next_s, done, soon)
-
-
-def arrivals(policy: Policy, requests: Requests, state: State) -> tuple[Array, Array, Array]:
-    """(B,) each: when the head of the line arrives, and the request after it, inf where that is not known yet; and how
-    many requests were done with the step that released the head of a closed loop.
-    """
-    lane = state.lane
-
-    def released() -> tuple[Array, Array, Array]:
-        entry, after = take(state.ended, lane.source), take(state.ended, lane.source + 1)
-        times = [
-            jnp.where(lane.source + i < lane.n_ended, e[:, END_CLOCK] + policy.think_s, jnp.inf)
-            for i, e in enumerate((entry, after))
-        ]
-        spent = entry[:, END_DONE] <= lane.head + 1 - policy.users
-        beyond = (lane.head == lane.seen) & (lane.head >= policy.users) & spent
-        early = [(lane.head + i < policy.users) | (lane.head + i < lane.seen) for i in range(2)]
-        second = jnp.where(beyond, times[1], times[0])
-        return jnp.where(early[0], 0.0, times[0]), jnp.where(early[1], 0.0, second), entry[:, END_DONE]
-
-    def given() -> tuple[Array, Array, Array]:
-        return (
-            take(requests.arrival_s, lane.head),
-            take(requests.arrival_s, lane.head + 1),
-            jnp.zeros_like(lane.clock_s),
-        )
-
-    def chosen() -> tuple[Array, ...]:
-        return tuple(jnp.where(policy.users > 0, *pair) for pair in zip(released(), given(), strict=True))
-
-    found = jax.lax.cond(jnp.any(policy.users > 0), chosen, given)
-    both = [jnp.where(lane.head + i < requests.n_requests, found[i], jnp.inf) for i in range(2)]
-    return both[0], both[1], found[2]
 
 
 def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, arrival_s: Array, soon: Array) -> State:
@@ -314,44 +244,4 @@ def settle(
         phases=phases,
         totals=lane.totals + jnp.where(running[:, None], amounts(lane, stride), 0.0),
         forming=jax.tree.map(choose, form(policy, n_decode, phases.shape[1]), forming),
-    )
-
-
-def add(old: Array, _: Array, more: Array) -> Array:
-    """A count with more."""
-    return old + more
-
-
-def mark(old: Array, date: Array, count: Array) -> Array:
-    """An entry of `leaving` with `count` more sequences that end with step `date`."""
-    return jnp.where(old // DATED == date, old, date.astype(jnp.int64) * DATED) + count
-
-
-def enter(old: Array, date: Array, entry: Array) -> Array:
-    """A row of the calendar with an entry more that ends with step `date`."""
-    day = date[:, None]
-    kept = jnp.where(old[:, DATE, None] == day, old, day * (jnp.arange(old.shape[1]) == DATE)[None])
-    return kept + entry
-
-
-def put(
-    a: Array, where: Array, index: Array, value: Array, change: Callable[[Array, Array, Array], Array] | None = None
-) -> Array:
-    """(B, N, ...) with one element, or row, of those lanes replaced: by value, or by change(old, index, value) at index
-    modulo N. One lane needs no scatter, which XLA cannot put into a loop that is one kernel.
-    """
-    b, n = a.shape[:2]
-    flat = a.reshape(b * n, *a.shape[2:])
-    value = jnp.broadcast_to(jnp.asarray(value).astype(a.dtype), (b, *a.shape[2:]))
-    place = index if change is None else index & (n - 1)
-    if b > 1:
-        at = jnp.arange(b, dtype=jnp.int32) * n + place
-        new = value if change is None else change(flat[jnp.clip(at, 0, b * n - 1)], index, value)
-        at = jnp.where(where, at, b * n)
-        return flat.at[at].set(new.astype(a.dtype), mode="drop", unique_indices=True).reshape(a.shape)
-    at = jnp.clip(place[0], 0, n - 1)
-    old = jax.lax.dynamic_slice_in_dim(flat, at, 1)
-    new = value if change is None else change(old, index, value)
-    return jax.lax.dynamic_update_slice_in_dim(flat, jnp.where(where[0], new.astype(a.dtype), old), at, 0).reshape(
-        a.shape
     )

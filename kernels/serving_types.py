@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 from jax import Array
 
 from kernels.types import pytree
@@ -30,6 +29,8 @@ TOTALS = (
     "hit_tokens",
     "context_tokens",
     "n_steps",
+    "bytes",
+    "flops",
 )
 
 
@@ -78,6 +79,7 @@ class Forming:
     stalled_since_s: Array  # float64 of the resumed among them: sum of the times of their last tokens
     chunk_memory_s: Array
     chunk_compute_s: Array
+    chunk_work: Array  # (B, 2) bytes and FLOPs
 
 
 @pytree
@@ -146,9 +148,3 @@ class Edit:
     dated: Array  # bool: the calendar changes
     last_step: Array
     entry: Array  # (B, PHASE + P) signed; its date is 0
-
-
-def take(a: Array, index: Array) -> Array:
-    """(B, ...) one element, or row, of each lane of (B, N, ...)."""
-    flat = a.reshape(a.shape[0] * a.shape[1], *a.shape[2:])
-    return flat[jnp.arange(len(a), dtype=jnp.int32) * a.shape[1] + jnp.clip(index, 0, a.shape[1] - 1)]

@@ -189,7 +189,7 @@ class LaunchParts:
 
 
 def launch_parts(model: Model, engine: Engine) -> LaunchParts:
-    """Fixed seconds of all kernels: GEMMs, experts, attention, the rest by layer of two blocks (mixer, feed-forward)."""
+    """Fixed seconds of all kernels: GEMMs, experts, attention, the rest by layer: a mixer and a feed-forward block."""
     fixed = (
         jnp.sum(model.gemm_launches * engine.gemm_launch_s[model.gemm_kernel])
         + jnp.sum(model.attn_layers) * engine.attention_launch_s

@@ -39,21 +39,26 @@ PER_OCTAVE = 16
 N_KNOTS = PER_OCTAVE * 21 + 1  # up to 2^24 tokens
 CACHED = np.array([ATTENTION, INDEXER, STATE])  # the operations that depend on contexts: (A,)
 A = len(CACHED)
-# Columns of `by_context`: of a decoding sequence of x cached tokens, all in one and by operation; what a chunk of
-# prompt reads of the x tokens behind it; its x-th token, and all up to it: scores stored, and compute.
-DECODE, DECODE_MEMORY, DECODE_COMPUTE, BEHIND = 0, slice(1, 1 + A), slice(1 + A, 1 + 2 * A), slice(1 + 2 * A, 1 + 3 * A)
-TOKEN, UP_TO = slice(1 + 3 * A, 2 + 4 * A), slice(2 + 4 * A, 3 + 5 * A)
-N_COLUMNS = 3 + 5 * A
+# Columns of `by_context`: of a decoding sequence of x cached tokens, seconds of all, seconds by operation, bytes and
+# FLOPs; what a chunk of prompt reads of the x tokens behind it, seconds and bytes; its x-th token, and all up to it:
+# seconds in which scores are stored, seconds of compute, FLOPs.
+DECODE, DECODE_MEMORY, DECODE_COMPUTE = 0, slice(1, 1 + A), slice(1 + A, 1 + 2 * A)
+DECODE_WORK, BEHIND, BEHIND_BYTES = slice(1 + 2 * A, 3 + 2 * A), slice(3 + 2 * A, 3 + 3 * A), 3 + 3 * A
+TOKEN, UP_TO = slice(4 + 3 * A, 6 + 4 * A), slice(6 + 4 * A, 8 + 5 * A)
+N_COLUMNS = 8 + 5 * A
 
 
 @pytree
 class StepTable:
     """Step times of one deployment. A leading axis batches tables. X: knots, A: operations of CACHED."""
 
-    by_tokens: Array  # (X, 2) seconds of T tokens of a rank: GEMMs, collectives; of a stage: experts, host memory
-    by_context: Array  # (X, N_COLUMNS) seconds
+    by_tokens: Array  # (X, 6) seconds, bytes and FLOPs, each of T tokens of a rank (GEMMs, collectives) and of a stage
+    # (experts, host memory); FLOPs and bytes are the device's own
+    by_context: Array  # (X, N_COLUMNS)
     token_memory_s: Array  # (A,) what each token of a prompt reads and writes of itself
+    token_bytes: Array
     head_s: Array  # (3,) of the output head: memory, and of each logit memory and compute
+    head_work: Array  # (2,) bytes of it, FLOPs of each logit
     launches: LaunchParts
     graph_tokens: Array
     sharpness: Array
@@ -89,14 +94,16 @@ def step_table(model: Model, device: Device, engine: Engine, layout: Layout) -> 
     model, device, engine, layout = jax.tree.map(wide, jax.tree.map(jnp.asarray, (model, device, engine, layout)))
     flights = jnp.where(engine.pipelines > 0, layout.pp, 1.0)
     steps = _steps(model, device, engine, layout, layout.dp * flights)
-    by_context, token_memory = _by_context(steps, engine)
+    by_context, token_memory, token_bytes = _by_context(steps, engine)
     head = steps["logits"]
     rows = [head.memory_s[0, HEAD], *(t[1, HEAD] - t[0, HEAD] for t in (head.memory_s, head.compute_s))]
     return StepTable(
         by_tokens=_by_tokens(steps),
         by_context=by_context,
         token_memory_s=token_memory,
+        token_bytes=token_bytes,
         head_s=jnp.stack(rows),
+        head_work=jnp.stack([head.bytes[0, HEAD], head.flops[1, HEAD]]),
         launches=launch_parts(model, engine),
         graph_tokens=engine.graph_tokens,
         sharpness=engine.sharpness,
@@ -138,21 +145,34 @@ def _steps(model: Model, device: Device, engine: Engine, layout: Layout, ways: A
 def _by_tokens(steps: dict[str, StepTime]) -> Array:
     rank, stage = steps["rank"].seconds, steps["stage"].seconds
     dense = jnp.sum(rank[:, :HEAD], axis=1) + rank[:, COMMUNICATION]
-    return jnp.stack([dense, stage[:, ROUTED] + stage[:, HOST]], axis=1)
+    work = [
+        column
+        for amount in ("bytes", "flops")
+        for column in (
+            jnp.sum(getattr(steps["rank"], amount)[:, :HEAD], axis=1),
+            getattr(steps["stage"], amount)[:, ROUTED],
+        )
+    ]
+    return jnp.stack([dense, stage[:, ROUTED] + stage[:, HOST], *work], axis=1)
 
 
-def _by_context(steps: dict[str, StepTime], engine: Engine) -> tuple[Array, Array]:
-    """(by_context, token_memory_s) of a StepTable."""
+def _by_context(steps: dict[str, StepTime], engine: Engine) -> tuple[Array, Array, Array]:
+    """(by_context, token_memory_s, token_bytes) of a StepTable."""
     memory, compute = ({n: getattr(s, f)[:, CACHED] for n, s in steps.items()} for f in ("memory_s", "compute_s"))
     scores = jnp.sum(memory["scored"] - memory["token"], axis=1, keepdims=True)
-    token = jnp.concatenate([scores, compute["token"]], axis=1).at[0].set(0.0)
+    n_bytes, flops = (
+        {n: jnp.sum(getattr(s, f)[:, CACHED], axis=1, keepdims=True) for n, s in steps.items()}
+        for f in ("bytes", "flops")
+    )
+    token = jnp.concatenate([scores, compute["token"], flops["token"]], axis=1).at[0].set(0.0)
     gap = jnp.diff(jnp.asarray(knots()))[:, None]
     slope = jnp.diff(token, axis=0) / gap
     more = 0.5 * gap * (2.0 * token[:-1] + slope * (gap + 1.0))
-    up_to = jnp.concatenate([jnp.zeros((1, 1 + A)), jnp.cumsum(more, axis=0)])
+    up_to = jnp.concatenate([jnp.zeros((1, 2 + A)), jnp.cumsum(more, axis=0)])
     total = jnp.sum(smooth_max(memory["decode"], compute["decode"], engine.sharpness), axis=1, keepdims=True)
-    table = [total, memory["decode"], compute["decode"], memory["behind"], token, up_to]
-    return jnp.concatenate(table, axis=1), memory["token"][1] - memory["behind"][0]
+    decode = [total, memory["decode"], compute["decode"], n_bytes["decode"], flops["decode"]]
+    table = jnp.concatenate([*decode, memory["behind"], n_bytes["behind"], token, up_to], axis=1)
+    return table, memory["token"][1] - memory["behind"][0], (n_bytes["token"][1] - n_bytes["behind"][0])[0]
 
 
 def at(table: Array, which: Array, tokens: Array) -> tuple[Array, Array, Array, Array]:
@@ -165,13 +185,17 @@ def at(table: Array, which: Array, tokens: Array) -> tuple[Array, Array, Array, 
     return low, flat[start + 1] - low, share, gap
 
 
-def chunk_seconds(table: StepTable, which: Array, depth: Array, n_tokens: Array) -> tuple[Array, Array]:
-    """(memory, compute) seconds, (B, A) each, of `n_tokens` prompt tokens behind `depth` cached ones."""
+def chunk_seconds(table: StepTable, which: Array, depth: Array, n_tokens: Array) -> tuple[Array, Array, Array]:
+    """Of `n_tokens` prompt tokens behind `depth` cached ones: (memory, compute) seconds, (B, A) each, and (B, 2) bytes
+    and FLOPs.
+    """
     first, last = (_up_to(table, which, x) for x in (depth, depth + n_tokens))
     low, rise, share, _ = at(table.by_context, which, depth)
-    pairs = last - first
-    memory = (low + rise * share[:, None])[:, BEHIND] + n_tokens[:, None] * table.token_memory_s[which]
-    return memory + pairs[:, :1] * (jnp.arange(A) == 0)[None], pairs[:, 1:]
+    behind, pairs = low + rise * share[:, None], last - first
+    memory = behind[:, BEHIND] + n_tokens[:, None] * table.token_memory_s[which]
+    n_bytes = behind[:, BEHIND_BYTES] + n_tokens * table.token_bytes[which]
+    work = jnp.stack([n_bytes, pairs[:, -1]], axis=1)
+    return memory + pairs[:, :1] * (jnp.arange(A) == 0)[None], pairs[:, 1:-1], work
 
 
 def _up_to(table: StepTable, which: Array, tokens: Array) -> Array:
@@ -183,7 +207,7 @@ def _up_to(table: StepTable, which: Array, tokens: Array) -> Array:
 
 @pytree
 class Batch:
-    """What a step holds, (B,) each; chunk_*: sums over its chunks of prompt, (B, A)."""
+    """What a step holds, (B,) each; chunk_*: sums over its chunks of prompt, (B, A), and bytes and FLOPs, (B, 2)."""
 
     n_decode: Array
     mean_context: Array  # of the decoding sequences
@@ -192,39 +216,62 @@ class Batch:
     n_logits: Array
     chunk_memory_s: Array
     chunk_compute_s: Array
+    chunk_work: Array
 
 
-def batch_seconds(table: StepTable, which: Array, batch: Batch) -> tuple[Array, Array, Array]:
-    """(B,) seconds of a step; by how much each after it is longer if only decode goes on; for how many that is so.
+@pytree
+class Step:
+    """One step and those after it, as long as only decode goes on. (B,) each."""
 
-    For one only, with prompts, or launched kernel by kernel.
-    """
-    one = jax.tree.map(lambda a: a[which], replace(table, by_tokens=table.head_s, by_context=table.head_s))
+    seconds: Array
+    growth_s: Array  # by which each step is longer than the one before
+    straight: Array  # for so many steps; one only, with prompts, or launched kernel by kernel
+    work: Array  # (B, 2) bytes and FLOPs of a device, averaged over the replica's
+    work_growth: Array
+
+
+def batch_seconds(table: StepTable, which: Array, batch: Batch) -> Step:
+    """A step of each lane."""
+    plain = replace(table, by_tokens=table.head_s, by_context=table.head_s)
+    one = jax.tree.map(lambda a: a[which], plain)
     n_sequences = batch.n_decode + batch.n_chunks
     parts = jnp.clip(n_sequences / one.dp, 1.0, one.flights)
     ranks = jnp.clip(n_sequences / parts, 1.0, one.dp)
     of_rank = 1.0 / (parts * ranks)
     tokens = batch.n_decode + batch.n_prefill_tokens
     low, rise, share, _ = at(table.by_tokens, which, tokens * of_rank)
-    dense = low[:, 0] + rise[:, 0] * share
+    dense = (low + rise * share[:, None])[:, ::2]
     low, rise, share, _ = at(table.by_tokens, which, tokens / parts)
-    experts = low[:, 1] + rise[:, 1] * share
+    experts = (low + rise * share[:, None])[:, 1::2]
     rows = batch.n_logits * of_rank
     head = smooth_max(one.head_s[:, 0] + one.head_s[:, 1] * rows, one.head_s[:, 2] * rows, one.sharpness)
     low, rise, share, gap = at(table.by_context, which, batch.mean_context)
     context = low + rise * share[:, None]
     decoding = (batch.n_decode * of_rank)[:, None]
-    mixed = smooth_max(
+    prompts = batch.n_prefill_tokens > 0
+    mixed = jnp.sum(_cached(one, batch, context, decoding, of_rank), axis=1)
+    cached = jnp.where(prompts, mixed, decoding[:, 0] * context[:, DECODE])
+    eager = prompts | (batch.n_decode * of_rank * one.pp > one.graph_tokens)
+    busy = dense[:, 0] + experts[:, 0] + head + cached
+    scheduler = one.step_s + one.sequence_s * n_sequences / jnp.clip(n_sequences, 1.0, one.dp)
+    own = dense[:, 1:] + one.head_work * jnp.stack([jnp.ones_like(rows), rows], axis=1)
+    own = own + decoding * context[:, DECODE_WORK] + batch.chunk_work * of_rank[:, None]
+    of_device = (parts / one.pp)[:, None]
+    busy_ranks = (ranks / one.dp)[:, None]
+    slope = rise / gap[:, None]
+    return Step(
+        seconds=busy + launch_s(one.launches, eager, busy) + scheduler,
+        growth_s=decoding[:, 0] * slope[:, DECODE],
+        straight=1.0 + jnp.where(eager, 0.0, jnp.floor((1.0 - share) * gap)),
+        work=of_device * (busy_ranks * own + experts[:, 1:]),
+        work_growth=of_device * busy_ranks * decoding * slope[:, DECODE_WORK],
+    )
+
+
+def _cached(one: StepTable, batch: Batch, context: Array, decoding: Array, of_rank: Array) -> Array:
+    """(B, A) seconds of CACHED in a step with prompts."""
+    return smooth_max(
         decoding * context[:, DECODE_MEMORY] + batch.chunk_memory_s * of_rank[:, None],
         decoding * context[:, DECODE_COMPUTE] + batch.chunk_compute_s * of_rank[:, None],
         one.sharpness[:, None],
     )
-    prompts = batch.n_prefill_tokens > 0
-    cached = jnp.where(prompts, jnp.sum(mixed, axis=1), decoding[:, 0] * context[:, DECODE])
-    eager = prompts | (batch.n_decode * of_rank * one.pp > one.graph_tokens)
-    busy = dense + experts + head + cached
-    seconds = busy + launch_s(one.launches, eager, busy)
-    seconds = seconds + one.step_s + one.sequence_s * n_sequences / jnp.clip(n_sequences, 1.0, one.dp)
-    growth = decoding[:, 0] * rise[:, DECODE] / gap
-    room = jnp.where(eager, 0.0, jnp.floor((1.0 - share) * gap))
-    return seconds, growth, 1.0 + room

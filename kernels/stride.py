@@ -7,7 +7,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.serving_types import NEVER, Lane, Policy
+from kernels.serving_types import COUNT, NEVER, Lane, Policy
 from kernels.step_table import Batch, StepTable, batch_seconds
 from kernels.types import pytree
 
@@ -25,6 +25,7 @@ class Stride:
     step_s: Array  # mean
     n_blocks: Array  # that they take
     clock_s: Array  # at the end
+    work: Array  # (B, 2) bytes and FLOPs of a device
 
 
 def measure(table: StepTable, which: Array, policy: Policy, lane: Lane, soon: Array, arrival: Array) -> Stride:
@@ -34,18 +35,21 @@ def measure(table: StepTable, which: Array, policy: Policy, lane: Lane, soon: Ar
     n_decode = jnp.where(policy.mixes_prefill | ~prompts, lane.n_decode, 0)
     mean = lane.context_sum / jnp.maximum(lane.n_decode, 1)
     counts = [n_decode, mean, forming.n_tokens, forming.n_chunks, n_decode + forming.n_logits]
-    batch = Batch(*(a.astype(float) for a in counts), forming.chunk_memory_s, forming.chunk_compute_s)
-    first, growth, straight = batch_seconds(table, which, batch)
+    chunks = (forming.chunk_memory_s, forming.chunk_compute_s, forming.chunk_work)
+    batch = Batch(*(a.astype(float) for a in counts), *chunks)
+    step = batch_seconds(table, which, batch)
+    first, growth = step.seconds, step.growth_s
     ahead = blocks_ahead(policy, lane)
     leaves = jnp.where(jnp.any(soon > 0, axis=1), jnp.argmax(soon > 0, axis=1) + 1, HORIZON)
-    n_steps = jnp.minimum(jnp.minimum(straight, leaves), until_full(policy, lane, ahead))
+    n_steps = jnp.minimum(jnp.minimum(step.straight, leaves), until_full(policy, lane, ahead))
     looks = jnp.where(policy.admission_steps > 1, policy.admission_steps - lane.step % policy.admission_steps, NEVER)
     n_steps = jnp.minimum(n_steps, looks)
     gap = jnp.where(lane.n_decode < policy.max_sequences, arrival - lane.clock_s, jnp.inf)
     n_steps = jnp.minimum(n_steps, until(gap, first, growth))
     alone = prompts | forming.preempted | (lane.paused_s > 0)  # the next step may hold others
     n_steps = jnp.where(alone, 1, jnp.maximum(n_steps, 1)).astype(jnp.int32)
-    seconds = n_steps * first + 0.5 * growth * n_steps * (n_steps - 1.0)
+    pairs = 0.5 * n_steps * (n_steps - 1.0)
+    seconds = n_steps * first + growth * pairs
     taken = jnp.where(prompts, lane.need_blocks, within(policy, ahead, n_steps))
     still = prompts & ~policy.mixes_prefill
     return Stride(
@@ -55,6 +59,7 @@ def measure(table: StepTable, which: Array, policy: Policy, lane: Lane, soon: Ar
         step_s=seconds / n_steps,
         n_blocks=jnp.where(still, 0, taken),
         clock_s=lane.clock_s + seconds,
+        work=n_steps[:, None] * step.work + pairs[:, None] * step.work_growth,
     )
 
 
@@ -113,8 +118,9 @@ def latencies(lane: Lane, stride: Stride, running: Array, clock: Array) -> tuple
 
 def paused(lane: Lane, stride: Stride, running: Array, clock: Array) -> Lane:
     """For how long decode has stood still, and who joined it meanwhile."""
-    still = running & (stride.n_steps == 0) & (lane.n_decode + lane.forming.n_logits > 0)
-    n_new = jnp.where(still, lane.forming.n_logits, 0)
+    n_new = lane.forming.n_logits - lane.forming.ending[:, COUNT]
+    still = running & (stride.n_steps == 0) & (lane.n_decode + n_new > 0)
+    n_new = jnp.where(still, n_new, 0)
     moved = running & (stride.n_steps > 0)
     return replace(
         lane,
@@ -132,5 +138,5 @@ def amounts(lane: Lane, stride: Stride) -> Array:
     context = stride.n_steps * (lane.context_sum + stride.n_decode * 0.5 * (stride.n_steps - 1.0))
     values = [stride.seconds, running * stride.seconds, blocks * stride.seconds, forming.n_tokens,
               stride.n_decode * stride.n_steps, jnp.zeros_like(running), context,
-              jnp.maximum(stride.n_steps, 1)]  # fmt: skip
+              jnp.maximum(stride.n_steps, 1), stride.work[:, 0], stride.work[:, 1]]  # fmt: skip
     return jnp.stack([value.astype(float) for value in values], axis=1)

@@ -19,9 +19,11 @@ def linear_table(cost: LinearCost) -> StepTable:
     context[:, UP_TO.start] = cost.attention_s * 0.5 * x * x
     context[:, BEHIND] = 0.0
     return StepTable(
-        by_tokens=np.stack([cost.token_s * x, np.zeros_like(x)], axis=1),
+        by_tokens=np.stack([cost.token_s * x, *np.zeros((5, len(x)))], axis=1),
         by_context=context,
         token_memory_s=np.zeros(A),
+        token_bytes=zero,
+        head_work=np.zeros(2),
         head_s=np.array([0.0, cost.finish_s, 0.0]),
         launches=LaunchParts(zero, zero, zero),
         graph_tokens=np.float64(np.inf),

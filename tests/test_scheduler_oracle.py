@@ -181,6 +181,20 @@ def test_prefill_first_a_prompt_without_blocks_gives_way_to_decode():
     assert found.finish_s.tolist() == [11.0, 15.0]
 
 
+def test_the_line_is_looked_at_every_so_many_steps_while_something_decodes():
+    requests = asked([(4, 8), (4, 1), (4, 1)], [0.0, 1.5, 9.25])
+    found = serve(requests, admission_steps=3)
+    assert found.scheduled_s.tolist() == [0.0, 3.0, 9.25]  # step 8 would be none to look at, but nothing decodes
+    assert serve(requests).scheduled_s.tolist() == [0.0, 2.0, 9.25]
+
+
+def test_prefill_first_looks_by_steps_of_decode_and_goes_on_with_a_prompt():
+    requests = asked([(4, 9), (10, 1), (4, 1)], [0.0, 1.5, 4.5])
+    found = serve(requests, admission_steps=3, max_batched_tokens=4, **PREFILL_FIRST)
+    assert found.scheduled_s.tolist() == [0.0, 4.0, 6.0]
+    assert [step.n_decode for step in found.steps] == [0, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+
+
 def test_a_closed_loop_thinks_between_requests():
     found = serve(asked([(4, 2), (4, 2), (4, 1), (4, 3), (4, 1)], [9.0] * 5, users=2, think_s=0.5))
     assert found.arrival_s.tolist() == [0.0, 0.0, 2.5, 2.5, 4.0]

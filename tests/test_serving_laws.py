@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import astuple, fields, replace
 
 import jax
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels import serving
-from kernels.serving_types import COUNT, State
+from kernels.serving_types import COUNT, DATE, DATED, State
 from sim.serving.lanes import Group, Lane, Outcome, Rules, lower, outcomes, serve
 from tests.oracle.replica import LinearCost, linear_cost
 from tests.oracle.scenarios import Scenario, scenarios
@@ -46,7 +47,9 @@ def each(lane: Lane, n: int, ring: int, phases: int) -> Outcome:
     """The outcome of a lane in tables of other sizes."""
     group = grouped([lane])
     with jax.enable_x64(True):
-        state = serving.serve_each(*lower(group, n), np.array([10**6]), ring, phases, 2 * n)
+        tables, which, policy, requests = lower(group, n)
+        state = serving.start(policy, requests, ring, phases, 2 * n)
+        state, _ = serving.advance(tables, which, policy, requests, state, 10**6)
         return outcomes(jax.tree.map(np.asarray, state), group)[0]
 
 
@@ -136,14 +139,18 @@ def test_every_turn_keeps_the_books(scenario: Scenario) -> None:
     small = jax.tree.map(np.asarray, state.lane)
     for name in ("used_blocks", "n_decode", "context_sum", "need_blocks"):
         assert getattr(small, name)[0] == 0, name
-    assert not np.any(small.phases) and not np.any(np.asarray(state.calendar))
+    assert not np.any(small.phases)
 
 
 def keeps_books(state: State, lane: Lane) -> None:
     """What holds between any two turns."""
     small = jax.tree.map(lambda a: a[0], state.lane)
     n_running = small.n_decode + small.forming.n_logits
-    assert np.sum(state.leaving) == np.sum(state.calendar[:, :, COUNT]) == n_running
+    date, count = np.divmod(state.leaving[0], DATED)
+    row = state.calendar[0]
+    ending = small.forming.ending[COUNT]
+    assert np.sum(count[date >= small.step]) + ending == n_running
+    assert np.sum(row[row[:, DATE] >= small.step, COUNT]) + ending == n_running
     assert 0 <= small.used_blocks + lane.rules.prefix_blocks <= lane.rules.n_blocks
     assert 0 <= n_running + (small.partial >= 0) <= lane.rules.max_sequences
     assert 0 <= small.n_done <= small.seen <= len(lane.arrival_s)
@@ -206,14 +213,16 @@ def test_a_bound_on_turns_is_marked(scenario: Scenario, n_turns: int) -> None:
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the flag is one of XLA's for CPUs")
 def test_the_loop_of_a_lane_is_one_kernel() -> None:
-    """A lane's loop is called, not dispatched operation by operation, which would take ten times as long."""
+    """A lane's loop is called, not dispatched operation by operation, which would take ten times as long; and no turn
+    copies a table.
+    """
     few = np.arange(1, 4)
     lane = Lane(linear_table(linear_cost(0)), Rules(16, 100, 2048, 8), few * 1.0, few, few)
     with jax.enable_x64(True):
         tables, which, policy, requests = lower(grouped([lane]), N)
         state = serving.start(policy, requests, RING, PHASES, 2 * N)
-        alone = serving.advance.lower(tables, which, policy, requests, state, 10**6).compile().as_text()
-        bound = np.array([10**6])
-        mapped = serving.serve_each.lower(tables, which, policy, requests, bound, RING, PHASES, N).compile().as_text()
-    assert "xla_cpu_small_call" in alone
-    assert "xla_cpu_small_call" in mapped
+        compiled = serving.advance.lower(tables, which, policy, requests, state, 10**6).compile().as_text()
+    assert "xla_cpu_small_call" in compiled
+    for name in ("leaving", "calendar", "whole", "times", "started", "ended"):
+        shape = ",".join(map(str, getattr(state, name).shape))
+        assert not re.search(rf"\[{shape}\]\S* copy\(", compiled), name

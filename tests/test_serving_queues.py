@@ -2,7 +2,7 @@
 
 Every step takes SLOT_S, whatever it holds, and a prompt is one chunk: a request of k output tokens is served for k
 steps, the first of which is its prompt. With one sequence at a time the replica is M/G/1 with a service time of
-k·SLOT_S exactly; with c it is a slotted queue of c servers, whose chain is solved here, and which is M/M/c but for the slots.
+k·SLOT_S exactly; with c it is a slotted queue of c servers, whose chain is solved here: M/M/c but for the slots.
 
 A mean is compared by its 99.7 % interval, three standard errors over replications that start empty and leave out
 their first requests; the interval is held to be narrow, so that a wrong queue is outside it.

@@ -12,7 +12,7 @@ from sim.config import Deployment, Scenario
 from sim.report.number import show
 from sim.results import Result
 from sim.serving.deployment import Served
-from sim.serving.levels import AT_LEVEL, Row, excesses
+from sim.serving.levels import AT_LEVEL, Row
 from sim.serving.metrics import UNITS
 
 SHORT = 5  # times the E2E latency: a run that lasts less has hardly been at its load

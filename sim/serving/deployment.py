@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from kernels.memory import memory, rank_cache_bytes
+from kernels.steady import highest_peak
 from kernels.step_table import StepTable, step_table
 from kernels.types import Device, Engine, Layout, Workload
 from sim import errors
@@ -17,7 +18,7 @@ from sim.point import split
 from sim.request import Request
 from sim.serving.lanes import Rules
 
-MOST_BLOCKS = 2**30  # more than any cache has
+MOST_BLOCKS = 2**31 - 2**20  # counted in 32 bits; a cache of more never runs out
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Served:
     device: Device
     engine: Engine
     layout: Layout
+    peak_flops_per_s: float  # of the fastest unit that multiplies weights
     usd_per_device_s: float
     usd_per_joule: float
     router: str = ROUND_ROBIN  # between replicas: one of ROUTERS
@@ -60,7 +62,7 @@ def served(request: Request, index: int = 0, prefix_tokens: int = 0, router: str
     n_blocks = _stated_blocks(request, load) if stated else _blocks_of_memory(request, engine, layout, load)
     return Served(
         table=table,
-        rules=_rules(request, engine, layout, load, n_blocks, prefix_tokens),
+        rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens),
         front_s=float(engine.request_s),
         replicas=int(layout.replicas),
         n_devices=int(layout.tp * layout.pp * layout.dp * layout.replicas),
@@ -69,6 +71,7 @@ def served(request: Request, index: int = 0, prefix_tokens: int = 0, router: str
         device=request.setup.device,
         engine=engine,
         layout=layout,
+        peak_flops_per_s=float(highest_peak(request.setup.model, request.setup.device)),
         usd_per_device_s=float(point.usd_per_device_s),
         usd_per_joule=float(point.usd_per_joule),
         router=router,
@@ -98,7 +101,7 @@ def _rules(request: Request, engine: Engine, layout: Layout, load: Workload, n_b
 
 def _stated_blocks(request: Request, load: Workload) -> int:
     """Usable blocks of those the user counts: one is the engine's own where it keeps a null block."""
-    return int(round(float(load.kv_pool_tokens) / request.engine.block_tokens)) - request.engine.null_blocks
+    return round(float(load.kv_pool_tokens) / request.engine.block_tokens) - request.engine.null_blocks
 
 
 def _blocks_of_memory(request: Request, engine: Engine, layout: Layout, load: Workload) -> int:
@@ -113,7 +116,7 @@ def _blocks_of_memory(request: Request, engine: Engine, layout: Layout, load: Wo
     pool = float(mem.pool_bytes)
     if pool <= 0 or float(mem.host_bytes) > float(device.host_memory_bytes):
         raise RoofcastError(sentence(errors.why_reasons(errors.WEIGHTS_DO_NOT_FIT)[0], "hardware"))
-    found = MOST_BLOCKS if each == 0 else min(int(pool / each), MOST_BLOCKS)
+    found = MOST_BLOCKS if each == 0 else int(pool / each)
     n_blocks = (found - request.engine.null_blocks) * int(layout.dp)
     if n_blocks < per:
         raise RoofcastError(sentence(errors.why_reasons(errors.KV_DOES_NOT_FIT)[0], "hardware"))

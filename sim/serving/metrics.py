@@ -142,14 +142,12 @@ def _batch(run: Run, duration: float) -> dict[str, float]:
 def utilization(run: Run, duration: float) -> tuple[float, float]:
     """MFU and MBU over the run: what its steps multiply and move, over what the devices could in that time at peak.
 
-    NaN where the totals do not hold the FLOPs and bytes of a replica's steps.
+    The totals of a lane are those of one device of a replica.
     """
-    if not {"flops", "bytes"} <= run.outcomes[0].totals.keys():
-        return np.nan, np.nan
-    device, served = run.served.device, run.served
-    could = served.n_devices * duration
-    mfu = _total(run.outcomes, "flops") / (could * float(device.attention_flops_per_s))
-    return mfu, _total(run.outcomes, "bytes") / (could * float(device.bandwidth_bytes_per_s))
+    served = run.served
+    could = served.replicas * duration
+    mfu = _total(run.outcomes, "flops") / (could * served.peak_flops_per_s)
+    return mfu, _total(run.outcomes, "bytes") / (could * float(served.device.bandwidth_bytes_per_s))
 
 
 def _costs(run: Run, done: np.ndarray, duration: float) -> dict[str, float]:

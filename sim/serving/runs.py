@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.serving.deployment import Served
-from sim.serving.lanes import Lane, Outcome
+from sim.serving.lanes import Lane
+from sim.serving.outcomes import Outcome
 from sim.traffic.requests import Requests
 
 LONGER_THAN_CONTEXT = -1  # in the place of a replica

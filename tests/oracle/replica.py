@@ -42,11 +42,13 @@ class Policy:
     whole_gate: bool = True  # admission demands that the whole present sequence fits, not the chunk alone
     watermark_blocks: int = 0  # kept free by the whole gate while something runs
     prefix_tokens: int = 0  # of a system prompt that all prompts begin with
+    admission_steps: int = 1  # of decode from one look at the line to the next
     caches_prefix: bool = False
 
     def __post_init__(self) -> None:
         least = min(self.block_tokens, self.n_blocks, self.max_batched_tokens, self.max_sequences)
         demand(least >= 1, "at least one token, block and sequence")
+        demand(self.admission_steps >= 1, "a look at the line every step or less often")
         demand(self.watermark_blocks >= 0 and self.prefix_tokens >= 0, "no negative watermark or prefix")
 
     def blocks(self, tokens: int) -> int:

@@ -81,5 +81,6 @@ def policies(draw: st.DrawFn, lengths: Lengths, block_tokens: int, prefix_tokens
         whole_gate=draw(st.booleans()),
         watermark_blocks=draw(st.sampled_from([0, 0, 1, 5])),
         prefix_tokens=prefix_tokens,
+        admission_steps=draw(st.sampled_from([1] * 9 + [2, 3, 4, 5, 6, 7])),
         caches_prefix=draw(st.booleans()),
     )

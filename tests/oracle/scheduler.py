@@ -50,6 +50,7 @@ class Replica:
         self.scheduled: list[tuple[Request, int]] = []  # in this step, with the tokens of each
         self.budget = 0  # tokens left in this step
         self.n_preempted = 0  # in this step
+        self.n_dated = 0  # steps so far, without those in which decode stands still for prompts
         self.steps: list[Step] = []
         self.itl_s: list[float] = []
 
@@ -103,8 +104,13 @@ class Replica:
         self.waiting.appendleft(victim)
 
     def admit(self) -> None:
-        """Admits from the head of the line until it does not fit; nobody, if this step has preempted."""
-        while self.waiting and self.budget > 0 and not self.n_preempted:
+        """Admits from the head of the line until it does not fit; nobody, if this step has preempted or does not look.
+
+        While sequences decode, the line is looked at before every admission_steps-th step.
+        """
+        decodes = any(not request.prefilling for request in self.running)
+        looks = not decodes or self.n_dated % self.policy.admission_steps == 0
+        while self.waiting and self.budget > 0 and looks and not self.n_preempted:
             request = self.waiting[0]
             hits = self.hits(request)
             n_computed = len(hits) * self.policy.block_tokens
@@ -170,6 +176,7 @@ class Replica:
         seconds = self.step_seconds(len(decoding), sum(decoding), chunks)
         hold(0.0 < seconds < math.inf, f"a step takes {seconds} s")
         self.clock_s += seconds
+        self.n_dated += self.policy.mixes_prefill or len(decoding) > 0
         self.steps.append(Step(len(decoding), sum(decoding), chunks, self.n_preempted, len(self.running),
                                self.pool.n_used, seconds, self.clock_s))  # fmt: skip
 
