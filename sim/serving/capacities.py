@@ -103,6 +103,8 @@ def _verdict(one: Found, scenario: Scenario, unit: str, fewest: bool) -> str:
         told += f", but {show('usd_per_hour', row['usd_per_hour'])} is above {show('usd_per_hour', limit)}"
     if one.beyond is not None:
         told += f"; with {_several(one.beyond, unit)}: {one.rows[one.beyond]['verdict']}"
+        name, over = _limit(one)
+        told += f" ({name} by {show('frac', over)})" if np.isfinite(over) else ""
     elif not fewest:
         told = f"at least {told}, the highest load that was tried"
     low, high = one.disagreement
