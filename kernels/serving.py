@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.admission import add_chunk, admit, admits, overfull, plan_chunk, pop, preempt
-from kernels.serving_tables import add, enter, mark, put, read, take
+from kernels.admission import Plan, add_chunk, admit, admits, overfull, plan_chunk, pop, preempt
+from kernels.serving_tables import Rows, add, enter, mark, put, read, take
 from kernels.serving_types import (
     BLOCKS,
     COUNT,
@@ -87,15 +87,20 @@ def form(policy: Policy, n_decode: Array, n_phases: int) -> Forming:
 
 @partial(jax.jit, donate_argnums=(4,))
 def advance(
-    table: StepTable, which: Array, policy: Policy, requests: Requests, state: State, n_turns: Array
-) -> tuple[State, Array]:
-    """The lanes after at most n_turns turns, and how many were taken. table: (M, ...); which: (B,) of a lane."""
+    table: StepTable, which: Array, policy: Policy, requests: Requests, state: State, n_turns: Array,
+    until_s: Array | None = None,
+) -> tuple[State, Array]:  # fmt: skip
+    """The lanes after at most n_turns turns, and how many were taken. table: (M, ...); which: (B,) of a lane.
+
+    until_s: (B,) or (), where more requests may yet come: a lane whose clock is there takes no turn, and one that is
+    idle goes no further.
+    """
 
     def going(carry: tuple[State, Array]) -> Array:
-        return (carry[1] < n_turns) & jnp.any(carry[0].lane.n_done < requests.n_requests)
+        return (carry[1] < n_turns) & jnp.any(live(requests, carry[0].lane, until_s))
 
     def body(carry: tuple[State, Array]) -> tuple[State, Array]:
-        return turn(table, which, policy, requests, carry[0]), carry[1] + 1
+        return turn(table, which, policy, requests, carry[0], until_s), carry[1] + 1
 
     return jax.lax.while_loop(going, body, (state, jnp.zeros_like(n_turns)))
 
@@ -116,21 +121,49 @@ def serve_each(
     return jax.lax.map(serve, (which, policy, requests))
 
 
-def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, state: State) -> State:
+def live(requests: Requests, lane: Lane, until_s: Array | None) -> Array:
+    """(B,) lanes that have work, and have not reached their bound."""
+    works = lane.n_done < requests.n_requests
+    return works if until_s is None else works & (lane.clock_s < until_s)
+
+
+def turn(
+    table: StepTable, which: Array, policy: Policy, requests: Requests, state: State, until_s: Array | None
+) -> State:
     """One turn of every lane."""
-    rows = read(policy, requests, state)
-    lane, one, middle = state.lane, rows.one, state.lane.partial >= 0
-    live = lane.n_done < requests.n_requests
+    lane, middle = state.lane, state.lane.partial >= 0
+    going = live(requests, lane, until_s)
+    rows = read(policy, requests, state, going)
+    one = rows.one
     may_admit = admits(policy, lane, rows.arrives_s)
     over = overfull(policy, lane, may_admit)
     plan = plan_chunk(policy, lane, one, middle)
-    preempting = live & (over | (may_admit & middle & ~plan.fits))
-    admitting = live & may_admit & ~preempting
+    preempting = going & (over | (may_admit & middle & ~plan.fits))
+    admitting = going & may_admit & ~preempting
     skipping = admitting & ~middle & (one.whole[:, LAST] < lane.step)
     joining = admitting & plan.fits & ~skipping
-    nothing = Edit(
-        preempting & False, one.request, one.whole, one.times, preempting & False, one.request, entry_of_none(lane)
+    lane, edit = change(table, which, policy, lane, rows, plan, joining, preempting, over)
+    forming = lane.forming
+    forming = replace(forming, closed=forming.closed | (admitting & ~plan.fits & ~skipping))
+    lane = replace(lane, head=lane.head + skipping, forming=forming)
+    arrival = jnp.where(joining & ~middle, rows.next_arrives_s, rows.arrives_s)
+    more = skipping | (joining & (forming.left_tokens > 0) & ~forming.preempted & (arrival <= lane.clock_s))
+    short = (lane.used_blocks + lane.need_blocks > policy.n_blocks) & (lane.forming.n_chunks == 0)
+    where = going & ~preempting & ~more & ~short
+    arrival = arrival if until_s is None else jnp.minimum(arrival, until_s)
+    stride = jax.lax.cond(
+        jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still(lane)
     )
+    return run(policy, replace(state, lane=lane), edit, stride, where, arrival, rows.soon)
+
+
+def change(
+    table: StepTable, which: Array, policy: Policy, lane: Lane, rows: Rows, plan: Plan, joining: Array,
+    preempting: Array, over: Array,
+) -> tuple[Lane, Edit]:  # fmt: skip
+    """The lanes with their candidate admitted, or preempted, and what that writes."""
+    one, middle, no = rows.one, lane.partial >= 0, preempting & False
+    nothing = Edit(no, one.request, one.whole, one.times, no, one.request, entry_of_none(lane))
 
     def joined(lane: Lane) -> tuple[Lane, Edit]:
         lane, edit = admit(policy, lane, one, plan, joining, middle, rows.done <= lane.seen + 1 - policy.users)
@@ -141,22 +174,14 @@ def turn(table: StepTable, which: Array, policy: Policy, requests: Requests, sta
         return lane, jax.tree.map(lambda a, b: jnp.where(preempting.reshape(-1, *[1] * (a.ndim - 1)), a, b), own, edit)
 
     lane, edit = jax.lax.cond(jnp.any(joining), joined, lambda lane: (lane, nothing), lane)
-    lane, edit = jax.lax.cond(jnp.any(preempting), removed, lambda lane, edit: (lane, edit), lane, edit)
-    forming = lane.forming
-    forming = replace(forming, closed=forming.closed | (admitting & ~plan.fits & ~skipping))
-    lane = replace(lane, head=lane.head + skipping, forming=forming)
-    arrival = jnp.where(joining & ~middle, rows.next_arrives_s, rows.arrives_s)
-    more = skipping | (joining & (forming.left_tokens > 0) & ~forming.preempted & (arrival <= lane.clock_s))
-    short = (lane.used_blocks + lane.need_blocks > policy.n_blocks) & (lane.forming.n_chunks == 0)
-    where = live & ~preempting & ~more & ~short
-    still = Stride(
-        *(jnp.zeros_like(a) for a in (lane.step, lane.step, lane.clock_s, lane.clock_s, lane.step, lane.clock_s)),
-        work=jnp.zeros_like(lane.forming.chunk_work),
-    )
-    stride = jax.lax.cond(
-        jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still
-    )
-    return run(policy, replace(state, lane=lane), edit, stride, where, arrival, rows.soon)
+    return jax.lax.cond(jnp.any(preempting), removed, lambda lane, edit: (lane, edit), lane, edit)
+
+
+def still(lane: Lane) -> Stride:
+    """No stride."""
+    zero, none = jnp.zeros_like(lane.step), jnp.zeros_like(lane.clock_s)
+    work = jnp.zeros_like(lane.forming.chunk_work)
+    return Stride(n_steps=zero, n_decode=zero, seconds=none, step_s=none, n_blocks=zero, clock_s=none, work=work)
 
 
 def entry_of_none(lane: Lane) -> Array:

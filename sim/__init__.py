@@ -1,6 +1,6 @@
 """Roofcast: forecasts what it takes to serve a large language model.
 
-The public surface: `calibrate`, `estimate`, `fits`, `recommend`, `run`, `simulate`,
+The public surface: `calibrate`, `capacity`, `estimate`, `fits`, `recommend`, `run`, `simulate`,
 `simulate_many`, `validate`, and the `Result` and
 `RoofcastError` they give.
 Imported on first use, so that `import sim` costs nothing.
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sim.errors import RoofcastError
     from sim.results import Result
     from sim.verbs.calibrate import calibrate
+    from sim.verbs.capacity import capacity
     from sim.verbs.estimate import estimate
     from sim.verbs.fits import fits
     from sim.verbs.recommend import recommend
@@ -24,12 +25,13 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Result", "RoofcastError", "__version__", "calibrate", "estimate", "fits", "recommend", "run", "simulate",
-    "simulate_many", "validate",
+    "Result", "RoofcastError", "__version__", "calibrate", "capacity", "estimate", "fits", "recommend", "run",
+    "simulate", "simulate_many", "validate",
 ]  # fmt: skip
 
 _HOMES = {
     "calibrate": "sim.verbs.calibrate",
+    "capacity": "sim.verbs.capacity",
     "estimate": "sim.verbs.estimate",
     "fits": "sim.verbs.fits",
     "recommend": "sim.verbs.recommend",

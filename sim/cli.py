@@ -29,6 +29,7 @@ COMMANDS = {
     "recommend": ("recommend", "Deployments that serve a workload within limits, ranked by cost."),
     "run": ("run", "Every deployment of a scenario file, compared."),
     "simulate": ("simulate", "What happens to users under traffic: a scenario file, simulated request by request."),
+    "capacity": ("capacity", "The highest load, or the fewest replicas, that keep the objectives of a scenario file."),
     "validate": ("validate", "Predictions beside measurements, and error tables."),
     "calibrate": ("calibrate", "A profile fitted to your measurements, judged on rows held out."),
     "guide": ("guide", "The sizing guide recomputed, with a verdict on each claim."),

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from itertools import pairwise
 from math import prod
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
@@ -21,6 +21,9 @@ from sim.objectives import Objectives
 from sim.toml_errors import Problems, contradict, read_toml
 from sim.traffic.tables import TABLES as TRAFFIC_TABLES
 from sim.traffic.tables import Traffic
+
+ROUND_ROBIN = "round-robin"
+Router = Literal["round-robin", "least-outstanding", "shortest-queue"]
 
 
 class Workload(Table):
@@ -64,7 +67,8 @@ class Deployment(Table):
 
     `gpu_layers` (llama.cpp's `-ngl`) keeps the other layers in host memory, `cpu_moe_frac` that part of the experts.
     `usd_per_gpu_hour` replaces the catalogue's price, `kv_blocks` (what the engine's log counts) the room for the KV
-    cache that follows from memory.
+    cache that follows from memory. `router` says which replica of a simulation gets a request: the next in turn, the
+    one with the fewest requests outstanding, or the one with the fewest that were not started yet.
     """
 
     label: Label = ""
@@ -86,6 +90,7 @@ class Deployment(Table):
     max_num_seqs: Count | None = None
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     kv_blocks: Count | None = None
+    router: Router = ROUND_ROBIN
 
     @model_validator(mode="before")
     @classmethod
@@ -175,8 +180,19 @@ class Scenario(Table):
         labels = [deployment.label for deployment in self.deployments]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         quoted = " and ".join(f'"{label}"' for label in twice)
-        contradict({"deployment": f"more than one is labelled {quoted}: give each its own label"} if twice else {})
+        problems = {"deployment": f"more than one is labelled {quoted}: give each its own label"} if twice else {}
+        contradict(problems | self._routers())
         return self
+
+    def _routers(self) -> dict[str, str]:
+        """What is wrong with a router that looks at the replicas."""
+        asked = [deployment.router for deployment in self.deployments if deployment.router != ROUND_ROBIN]
+        if asked and self.traffic is None:
+            return {"deployment": f'router = "{asked[0]}" is for a simulation: write [traffic], or remove it'}
+        if asked and self.traffic is not None and self.traffic.users:
+            what = "is for requests that arrive by themselves; users of a closed loop stay with their replica"
+            return {"deployment": f'router = "{asked[0]}" {what}: remove it, or give requests_per_s'}
+        return {}
 
 
 TABLES: dict[str, type[Table]] = {

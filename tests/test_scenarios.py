@@ -19,7 +19,8 @@ from sim.verbs.simulate import simulate
 FOLDER = Path(__file__).resolve().parents[1] / "scenarios"
 GUIDE = Path(__file__).resolve().parents[2] / "shared" / "guide" / "sizing-guide.txt"
 SIMULATED = {"load-on-one-h100", "team-on-one-4090"}  # with traffic
-FILES = sorted(path for path in FOLDER.glob("*.toml") if path.stem not in SIMULATED)
+ROUTED = "chat-behind-a-router"
+FILES = sorted(path for path in FOLDER.glob("*.toml") if path.stem not in {*SIMULATED, ROUTED})
 
 # Row of the guide's decision matrix -> (file, models it names, devices it names as the catalogue knows them).
 MATRIX = {
@@ -148,6 +149,18 @@ def test_traffic_is_simulated(stem):
         assert result["load"].tolist() == list(levels) and result["complete"].all()
         assert result["keeps"][0] and (np.diff(result["keeps"].astype(int)) <= 0).all()
     assert 0 < answer.summary["max_load"].min() < answer.summary["max_load"].max()
+
+
+def test_routers_that_look_serve_bursts_as_well_as_turns():
+    path = FOLDER / f"{ROUTED}.toml"
+    text = path.read_text(encoding="utf-8")
+    assert f"# roofcast capacity scenarios/{ROUTED}.toml" in text and max(map(len, text.splitlines())) <= 120
+    answer = simulate(path, replications=1)
+    in_turn, *others = (result["ttft_mean_s"] for result in answer.results.values())
+    assert all(
+        result["complete"].all() and result["keeps"].tolist() == [True, False] for result in answer.results.values()
+    )
+    assert in_turn[0] > 0 and all(other[1] <= in_turn[1] for other in others)
 
 
 def test_no_scenario_is_left_over():

@@ -20,7 +20,7 @@ from sim.serving.runs import Run
 _POINTS = 800  # of a line over time
 _DOTS = 3000  # requests that are drawn
 _OVER_TIME = ("waiting requests", "running requests", "KV cache in use", "TTFT")
-_OVER_LOAD = (("ttft", "TTFT"), ("tpot", "TPOT"), ("e2e", "E2E"))
+OVER_LOAD = (("ttft", "TTFT"), ("tpot", "TPOT"), ("e2e", "E2E"))
 Runs = Mapping[tuple[str, float], Sequence[Run]]
 
 
@@ -44,7 +44,7 @@ def load_plot(
             _timeline(panels[:, 0], runs[label, at][0], colors[label][0])
         _time_axes(panels[:, 0])
         if several:
-            _against_load(panels[:, 1], results, colors)
+            against_load(panels[:, 1], results, colors)
         unit = summary.details["load"]
         handles = [
             Line2D(
@@ -94,8 +94,9 @@ def _time_axes(panels: np.ndarray) -> None:
     panels[3].set_xlabel("seconds since the start")
 
 
-def _against_load(panels: np.ndarray, results: Mapping[str, Result], colors: Mapping[str, tuple[str, str]]) -> None:
-    for axes, (metric, name) in zip(panels, _OVER_LOAD, strict=False):
+def against_load(panels: np.ndarray, results: Mapping[str, Result], colors: Mapping[str, tuple[str, str]]) -> None:
+    """Draw p50 and p99 of TTFT, TPOT and E2E, and goodput, against the load: a panel each."""
+    for axes, (metric, name) in zip(panels, OVER_LOAD, strict=False):
         for label, result in results.items():
             _curve(axes, result, metric, *colors[label])
         axes.set_ylabel(name)

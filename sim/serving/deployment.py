@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -12,6 +12,7 @@ from kernels.steady import highest_peak
 from kernels.step_table import StepTable, step_table
 from kernels.types import Device, Engine, Layout, Workload
 from sim import errors
+from sim.config import ROUND_ROBIN
 from sim.errors import RoofcastError, sentence
 from sim.point import split
 from sim.request import Request
@@ -37,9 +38,14 @@ class Served:
     peak_flops_per_s: float  # of the fastest unit that multiplies weights
     usd_per_device_s: float
     usd_per_joule: float
+    router: str = ROUND_ROBIN  # between replicas: one of ROUTERS
+
+    def with_replicas(self, n: int) -> Served:
+        """The same with so many replicas."""
+        return replace(self, replicas=n, n_devices=self.n_devices // self.replicas * n)
 
 
-def served(request: Request, index: int = 0, prefix_tokens: int = 0) -> Served:
+def served(request: Request, index: int = 0, prefix_tokens: int = 0, router: str = ROUND_ROBIN) -> Served:
     """The deployment of one point of a request. prefix_tokens: of a system prompt that all requests share.
 
     Attention-DP ranks and micro-batches of a pipeline are one scheduler here, with the sum of their budgets, places and
@@ -68,6 +74,7 @@ def served(request: Request, index: int = 0, prefix_tokens: int = 0) -> Served:
         peak_flops_per_s=float(highest_peak(request.setup.model, request.setup.device)),
         usd_per_device_s=float(point.usd_per_device_s),
         usd_per_joule=float(point.usd_per_joule),
+        router=router,
     )
 
 

@@ -84,7 +84,7 @@ def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Pro
         finished.update(zip(ids, run(group, room, most_turns, progress), strict=True))
 
     jobs = [(room, ids) for room, all_ids in by_shape.items() for ids in _portions(all_ids, room, in_step)]
-    with ThreadPoolExecutor(1 if in_step else _n_workers()) as pool:
+    with ThreadPoolExecutor(1 if in_step else n_workers()) as pool:
         list(pool.map(work, jobs))
     return [finished[i] for i in range(len(lanes))]
 
@@ -97,7 +97,8 @@ def _portions(ids: list[int], room: tuple[int, int, int], in_step: bool) -> list
     return [ids[i::n_portions] for i in range(n_portions)]
 
 
-def _n_workers() -> int:
+def n_workers() -> int:
+    """Cores that may be used."""
     return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -120,7 +121,8 @@ def _rounded(n: int, least: int, factor: int) -> int:
     return least
 
 
-def _power(n: int) -> int:
+def power(n: int) -> int:
+    """The next power of two."""
     return 1 << (n - 1).bit_length()
 
 
@@ -171,14 +173,13 @@ def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests
 
 
 def _bound(group: Group, most_turns: int | None) -> int:
-    """Turns that suffice unless most work is done over and over: some for each request, chunk and token of a lane."""
-    if most_turns is not None:
-        return most_turns
-    work = []
-    for lane, keep in group:
-        prompt, output = lane.prompt_tokens[keep].astype(np.int64), lane.output_tokens[keep].astype(np.int64)
-        work.append(int((prompt // lane.rules.max_batched_tokens + output + 4).sum()))
-    return 20 * max(work) + 1000
+    return max(most(lane, keep) for lane, keep in group) if most_turns is None else most_turns
+
+
+def most(lane: Lane, keep: np.ndarray) -> int:
+    """Turns that suffice for a lane unless most work is done over and over: some for each request, chunk and token."""
+    prompt, output = lane.prompt_tokens[keep].astype(np.int64), lane.output_tokens[keep].astype(np.int64)
+    return int(20 * (prompt // lane.rules.max_batched_tokens + output + 4).sum()) + 1000
 
 
 def _tables(tables: list[StepTable]) -> tuple[StepTable, np.ndarray]:
@@ -186,7 +187,7 @@ def _tables(tables: list[StepTable]) -> tuple[StepTable, np.ndarray]:
     index = {id(table): i for i, table in reversed(list(enumerate(tables)))}
     firsts = sorted(set(index.values()))
     place = {first: i for i, first in enumerate(firsts)}
-    grown = firsts + [firsts[-1]] * (_power(len(firsts)) - len(firsts))
+    grown = firsts + [firsts[-1]] * (power(len(firsts)) - len(firsts))
     stacked = jax.tree.map(lambda *parts: np.array(parts), *(tables[i] for i in grown))
     return stacked, np.array([place[index[id(table)]] for table in tables], np.int32)
 

@@ -74,6 +74,23 @@ def missed(row: Mapping[str, Any], objectives: Objectives) -> list[str]:
     return wrong
 
 
+def excesses(row: Mapping[str, Any], objectives: Objectives) -> dict[str, float]:
+    """Each objective that a level misses, and by what part of it: {"TTFT p99": 0.02} where that is 2 % above its limit.
+
+    Of an unstable queue that is its growth over the rate at which requests are done; of an unfinished run, infinite.
+    """
+    over = {}
+    if row["queue_growth_requests_per_s"] > 0:
+        over["stability"] = row["queue_growth_requests_per_s"] / row["requests_per_s"]
+    if not row["complete"] or row["n_finished"] == 0:
+        return over | {"requests that are not served": np.inf}
+    for name, limit in (*objectives.percentiles, ("usd_per_hour", objectives.max_usd_per_hour)):
+        if limit is not None and not row[name] <= limit:
+            over[_called(name).strip() or "$/h"] = row[name] / limit - 1
+    least = objectives.least_goodput_frac
+    return over | ({"goodput": 1 - row["goodput_frac"] / least} if row["goodput_frac"] < least else {})
+
+
 def _called(name: str) -> str:
     """ "TTFT p99 " of ttft_p99_s."""
     parts = name.split("_")
@@ -85,13 +102,13 @@ def _limits(objectives: Objectives) -> str:
     return " and ".join(told) or "no limit"
 
 
-def results_of(rows: Sequence[Row], traffic: Traffic) -> Result:
+def results_of(rows: Sequence[Row], unit: str) -> Result:
     """The rows as columns; details["load"] says what the load counts."""
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    known = {"load": load_unit(traffic), "verdict": "", "queue_growth_requests_per_s": "1/s", **UNITS}
+    known = {"load": unit, "verdict": "", "queue_growth_requests_per_s": "1/s", **UNITS}
     ends = {end: UNITS[name] for name in UNITS for end in interval_names(name)}
     units = {name: known.get(name, ends.get(name, "1")) for name in columns}
-    return Result(columns, units, details={"load": load_unit(traffic)})
+    return Result(columns, units, details={"load": unit})
 
 
 def summary_of(scenario: Scenario, traffic: Traffic, results: Mapping[str, Result]) -> Result:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from sim.serving.deployment import Served
-from sim.serving.lanes import Lane, Outcome
+from sim.serving.lanes import Lane
+from sim.serving.outcomes import Outcome
 from sim.traffic.requests import Requests
 
 LONGER_THAN_CONTEXT = -1  # in the place of a replica
@@ -67,8 +68,18 @@ class Run:
 def deal(served: Served, requests: Requests, context_tokens: int) -> tuple[list[Lane], np.ndarray]:
     """A lane for each replica, which get requests (and users) in turn, and (N,) the replica of each request."""
     n_replicas = min(served.replicas, requests.users or served.replicas)
-    fits = requests.prompt_tokens.astype(np.int64) + requests.output_tokens <= context_tokens
+    fits = fitting(requests, context_tokens)
     replica = np.where(fits, (np.cumsum(fits) - 1) % n_replicas, LONGER_THAN_CONTEXT)
+    return lanes_of(served, requests, replica, n_replicas), replica
+
+
+def fitting(requests: Requests, context_tokens: int) -> np.ndarray:
+    """(N,) bool: prompt and output are no longer than the context."""
+    return requests.prompt_tokens.astype(np.int64) + requests.output_tokens <= context_tokens
+
+
+def lanes_of(served: Served, requests: Requests, replica: np.ndarray, n_replicas: int) -> list[Lane]:
+    """A lane for each replica, of the requests that are its own."""
     lanes = []
     for i in range(n_replicas):
         mine = replica == i
@@ -84,7 +95,7 @@ def deal(served: Served, requests: Requests, context_tokens: int) -> tuple[list[
                 think_s=requests.think_s,
             )
         )
-    return lanes, replica
+    return lanes
 
 
 def gather(served: Served, requests: Requests, replica: np.ndarray, outcomes: list[Outcome]) -> Run:

@@ -44,5 +44,6 @@ def _growth(run: Run) -> np.ndarray | None:
     if edges[-1] <= edges[0] or np.count_nonzero(arrived > edges[0]) < LEAST_ARRIVALS:
         return None
     started = run.scheduled_s[~np.isnan(run.scheduled_s)]
-    grown = np.histogram(arrived, edges)[0] - np.histogram(started, edges)[0]
+    # The last arrival is the end of the last window: it could hardly have been started within it.
+    grown = np.histogram(arrived[:-1], edges)[0] - np.histogram(started, edges)[0]
     return grown / (edges[1] - edges[0])

@@ -1,0 +1,147 @@
+"""A scenario made ready for simulations: its traffic drawn, its deployments resolved, or all that is wrong with it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from sim import catalog
+from sim.config import Deployment, Scenario, load_scenario
+from sim.errors import RoofcastError, sentence, shown
+from sim.profiles import Source, named
+from sim.request import Request, build
+from sim.serving.deployment import Served, served
+from sim.traffic import Requests, Traffic, draw
+from sim.verbs.deployments import SAME_NAME, placed, profile_of
+from sim.verbs.estimate import provenance
+
+File = str | os.PathLike[str]
+_ROUTED = {
+    "round-robin": "requests in turn",
+    "least-outstanding": "a request when they have the fewest outstanding",
+    "shortest-queue": "a request when they have the fewest that were not started",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A scenario made ready: its traffic by level and replication, its deployments by label, or why they do not fit."""
+
+    scenario: Scenario
+    traffic: Traffic
+    requests: dict[float, list[Requests]]
+    asked: dict[str, Request]
+    served: dict[str, Served]
+    unfit: dict[str, str]
+    folder: Path  # where paths in the scenario begin
+    profile: Source
+
+    def longest(self, one: Served) -> int:
+        """Tokens of the longest sequence that a deployment takes."""
+        return min(self.scenario.workload.context_tokens or one.context_tokens, one.context_tokens)
+
+    def provenance(self, label: str) -> tuple[str, ...]:
+        """As for an estimate; then the traffic, the KV cache, and over what the figures were taken."""
+        first = self.requests[self.traffic.levels[0]][0]
+        notes = [*provenance(self.asked[label]), f"traffic: {first.provenance}"]
+        if label in self.served:
+            one = self.served[label]
+            told = "as stated" if one.blocks_from == "stated" else "from memory"
+            copies = f" in each of {one.replicas} replicas, which get {_ROUTED[one.router]}" if one.replicas > 1 else ""
+            notes.append(
+                f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {one.rules.block_tokens} tokens, {told}{copies}"
+            )
+        if first.hashes is not None:
+            notes.append("hash_ids of the trace are not used: no prompt shares blocks with another")
+        n = self.traffic.replications
+        several = f"means and 95 % confidence intervals (Student's t) over {n} replications with different seeds"
+        notes.append(several if n > 1 else "confidence interval: n/a with one replication")
+        return tuple(notes)
+
+
+def plan_of(given: Scenario | File, seed: int | None, replications: int | None, profile: Source) -> Plan:
+    """The scenario read, its traffic drawn, its deployments resolved; RoofcastError with all that is wrong."""
+    scenario, path = (given, Path()) if isinstance(given, Scenario) else (load_scenario(given), Path(given))
+    place = "" if isinstance(given, Scenario) else str(given)
+    if scenario.traffic is None:
+        hint = "write [traffic] with requests_per_s, users or path, or take roofcast run"
+        raise RoofcastError(sentence("there is no traffic to simulate", sentence("traffic", place), hint))
+    traffic = _with(scenario.traffic, seed, replications)
+    problems: list[str] = []
+    source = profile_of(scenario, path) if profile is None else profile
+    requests: dict[float, list[Requests]] = {}
+    with placed(place, problems):
+        named(source)
+        requests = drawn(scenario, traffic, path.parent)
+    asked: dict[str, Request] = {}
+    for deployment in scenario.deployments if not problems else ():
+        with placed(": ".join(filter(None, [place, f'deployment "{deployment.label}"'])), problems):
+            asked[deployment.label] = _asked(deployment, scenario, requests, source)
+    if problems:
+        raise RoofcastError(*problems)
+    return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), path.parent, source)
+
+
+def _ready(scenario: Scenario, asked: dict[str, Request], traffic: Traffic) -> tuple[dict[str, Served], dict[str, str]]:
+    """Each deployment ready for traffic, or why it cannot be."""
+    routers = {deployment.label: deployment.router for deployment in scenario.deployments}
+    prefix_tokens = traffic.system_prompt_tokens or 0
+    ready, unfit = {}, {}
+    for label, request in asked.items():
+        try:
+            ready[label] = served(request, prefix_tokens=prefix_tokens, router=routers[label])
+        except RoofcastError as error:
+            unfit[label] = "; ".join(error.problems)
+    return ready, unfit
+
+
+def _with(traffic: Traffic, seed: int | None, replications: int | None) -> Traffic:
+    """The traffic with another seed, or so many replications."""
+    changes = {key: value for key, value in (("seed", seed), ("replications", replications)) if value is not None}
+    if not changes:
+        return traffic
+    try:
+        return Traffic.model_validate(traffic.model_dump(exclude_none=True) | changes)
+    except ValidationError as error:
+        first = error.errors()[0]
+        told: dict[str, str] = first.get("ctx", {}).get("problems") or {
+            str(first["loc"][0]): f"{first['msg'].lower()}, got {shown(first['input'])}"
+        }
+        raise RoofcastError(*(sentence(what, key) for key, what in told.items())) from None
+
+
+def drawn(scenario: Scenario, traffic: Traffic, folder: Path) -> dict[float, list[Requests]]:
+    """The requests of each level of the traffic, and of each replication."""
+    workload = scenario.workload
+    fixed = {"prompt_tokens": workload.prompt_tokens, "output_tokens": workload.output_tokens}
+    return {
+        level: [draw(traffic, level, i, **fixed, folder=folder) for i in range(traffic.replications)]
+        for level in traffic.levels
+    }
+
+
+def _asked(
+    deployment: Deployment, scenario: Scenario, requests: dict[float, list[Requests]], profile: Source
+) -> Request:
+    """The deployment resolved: for one request of mean lengths, and a context that holds the longest of all."""
+    lengths = [(r.prompt_tokens, r.output_tokens) for runs in requests.values() for r in runs]
+    longest = max(int((prompt.astype(np.int64) + output).max()) for prompt, output in lengths)
+    prompt, output = (round(float(np.mean([side.mean() for side in sides]))) for sides in zip(*lengths, strict=True))
+    model = catalog.model(deployment.model)
+    context = scenario.workload.context_tokens or max(min(longest, model.max_context_tokens), 2)
+    output = max(min(output, context // 2), 1)
+    return build(
+        deployment.model,
+        deployment.hardware,
+        **{name: getattr(deployment, name) for name in SAME_NAME},
+        concurrency=1,
+        prompt=max(min(prompt, context - output), 1),
+        output=output,
+        context=context,
+        price=deployment.usd_per_gpu_hour,
+        profile=profile,
+    )
