@@ -28,7 +28,7 @@ from kernels.serving_types import (
     Policy,
     Requests,
     State,
-)
+)  # fmt: skip
 from kernels.step_table import StepTable
 from kernels.stride import BINS, BINS_PER_OCTAVE, HORIZON, SHORTEST_S
 
