@@ -14,23 +14,10 @@ import jax
 import numpy as np
 
 from kernels import serving
-from kernels.serving_types import (
-    END_BLOCKS,
-    END_CLOCK,
-    END_DONE,
-    END_RUNNING,
-    END_STEP,
-    ENTRY,
-    LAST,
-    PREEMPTED,
-    SCHEDULED,
-    TOTALS,
-    Policy,
-    Requests,
-    State,
-)  # fmt: skip
+from kernels.serving_types import Policy, Requests
 from kernels.step_table import StepTable
-from kernels.stride import BINS, BINS_PER_OCTAVE, HORIZON, SHORTEST_S
+from kernels.stride import HORIZON
+from sim.serving.outcomes import Outcome, outcomes
 
 LANES_OF_A_CALL, FEW_LANES = 64, 16
 SMALL_ROOM = 1 << 22  # requests times steps of the calendar, of lanes of which many fit into one call
@@ -76,25 +63,6 @@ class Lane:
     output_tokens: np.ndarray
     users: int = 0
     think_s: float = 0.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a lane's requests, (N,) each; NaN for those that were refused or not reached."""
-
-    arrival_s: np.ndarray
-    scheduled_s: np.ndarray
-    first_token_s: np.ndarray
-    finish_s: np.ndarray
-    n_preemptions: np.ndarray
-    refused: np.ndarray
-    complete: bool  # False: the run met its bound before the last request was done
-    n_steps: int
-    clock_s: float
-    totals: dict[str, float]  # kernels.serving_types.TOTALS
-    itl_edges_s: np.ndarray  # (H + 1,) of the histogram of inter-token latencies
-    itl_tokens: np.ndarray  # (H,)
-    timeline: dict[str, np.ndarray]  # clock_s, running, blocks at each step with which sequences ended
 
 
 def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Progress | None = None) -> list[Outcome]:
@@ -202,11 +170,6 @@ def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests
     return tables, which, policy, _requests(group, n)
 
 
-def outcomes(state: State, group: Group) -> list[Outcome]:
-    """What became of the requests of lanes, from the state that they ended in, as numpy arrays."""
-    return [_outcome(jax.tree.map(lambda a, i=i: a[i], state), *one) for i, one in enumerate(group)]
-
-
 def _bound(group: Group, most_turns: int | None) -> int:
     """Turns that suffice unless most work is done over and over: some for each request, chunk and token of a lane."""
     if most_turns is not None:
@@ -251,51 +214,3 @@ def _requests(group: Group, n: int) -> Requests:
         arrival[i, :count] = lane.arrival_s[keep]
         tokens[i, :count] = np.stack([lane.prompt_tokens[keep], lane.output_tokens[keep]], axis=1)
     return Requests(arrival, tokens, np.array([int(keep.sum()) for _, keep in group], np.int32))
-
-
-def _outcome(state: State, lane: Lane, keep: np.ndarray) -> Outcome:
-    """The outcome of one lane from its state, as numpy arrays without the axis of lanes."""
-    n, small = int(keep.sum()), state.lane
-    whole, times = state.whole[:n], state.times[:n]
-    ended = state.ended[: int(small.n_ended)]
-    last = whole[:, LAST]
-    done = last < int(small.step)
-    entry = np.searchsorted(ended[:, END_STEP], last)
-    finish = np.where(
-        done & (last >= 0), ended[np.minimum(entry, len(ended) - 1), END_CLOCK] if len(ended) else np.nan, np.nan
-    )
-    at_once = last < -1
-    finish[at_once] = state.started[-2 - last[at_once]]
-    started = done | (whole[:, PREEMPTED] > 0) | (last < 2**31 - 1)
-    arrival = lane.arrival_s[keep] if not lane.users else _released(ended, lane, n)
-
-    def spread(values: np.ndarray, empty: float = np.nan) -> np.ndarray:
-        whole_lane = np.full(len(keep), empty, values.dtype)
-        whole_lane[keep] = values
-        return whole_lane
-
-    return Outcome(
-        arrival_s=np.where(keep, spread(arrival), lane.arrival_s if not lane.users else np.nan),
-        scheduled_s=spread(np.where(np.arange(n) < int(small.seen), times[:, SCHEDULED], np.nan)),
-        first_token_s=spread(np.where(done | started & (last < 2**31 - 1), state.started[whole[:, ENTRY]], np.nan)),
-        finish_s=spread(finish),
-        n_preemptions=spread(whole[:, PREEMPTED], 0),
-        refused=~keep,
-        complete=int(small.n_done) == n,
-        n_steps=int(small.totals[TOTALS.index("n_steps")]),
-        clock_s=float(small.clock_s),
-        totals=dict(zip(TOTALS, small.totals.tolist(), strict=True)),
-        itl_edges_s=SHORTEST_S * 2.0 ** (np.arange(BINS + 1) / BINS_PER_OCTAVE),
-        itl_tokens=state.decoded + state.joined + state.resumed,
-        timeline={
-            "clock_s": ended[:, END_CLOCK], "running": ended[:, END_RUNNING],
-            "blocks": ended[:, END_BLOCKS] + lane.rules.prefix_blocks, "done": ended[:, END_DONE],
-        },
-    )  # fmt: skip
-
-
-def _released(ended: np.ndarray, lane: Lane, n: int) -> np.ndarray:
-    """Arrivals of a closed loop: the first users at 0, then each after the completion that released it."""
-    counts = np.diff(ended[:, END_DONE], prepend=0).astype(int)
-    later = np.repeat(ended[:, END_CLOCK], counts) + lane.think_s
-    return np.concatenate([np.zeros(min(lane.users, n)), later, np.full(n, np.nan)])[:n]
