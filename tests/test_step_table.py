@@ -132,7 +132,10 @@ def test_a_table_has_the_seconds_of_the_model(name: str) -> None:
         assert found == pytest.approx(expected, rel=RTOL), batch
 
 
-@pytest.mark.parametrize("name", ["dense", "MoE with windows", "MLA", "sparse attention", "hybrid"])
+@pytest.mark.parametrize(
+    "name",
+    ["dense", "MoE with windows", "windows", "MLA", "sparse attention", "hybrid", "llama.cpp", "experts on the host"],
+)
 def test_a_table_is_exact_at_its_knots(name: str) -> None:
     """Decode of as many sequences, and as much context, as a knot has."""
     x = knots()
