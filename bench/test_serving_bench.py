@@ -33,7 +33,7 @@ N_CHECKED, N_REFERENCE = 200, 1000  # requests that the reference scheduler serv
 TARGETS = {"one": 40_000, "many": 250_000}  # requests per second on two cores
 # An engine of about the same step times whose cost is a formula, so that the reference is not timed in the tables.
 LINEAR = LinearCost(8e-3, 2e-5, 3e-7, 1e-4, 5e-5, 1e-9, 1e-5)
-MOST_BYTES = {"one": 2_000_000, "many": 460_000}  # of the state of a scenario; of many, one a core is held at a time
+MOST_BYTES = {"one": 1_800_000, "many": 215_000}  # of the state of a scenario; of many, one a core is held at a time
 ROOT = Path(__file__).resolve().parents[1]
 MILLION, MOST_GB = 1_000_000, 1.5
 MILLION_CODE = f"""

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from kernels.admission import add_chunk, admit, admits, overfull, plan_chunk, pop, preempt
-from kernels.serving_tables import add, enter, mark, put, read, take
+from kernels.admission import Plan, add_chunk, admit, admits, overfull, plan_chunk, pop, preempt
+from kernels.serving_tables import Rows, add, enter, mark, put, read, take
 from kernels.serving_types import (
     BLOCKS,
     COUNT,
@@ -105,12 +105,6 @@ def advance(
     return jax.lax.while_loop(going, body, (state, jnp.zeros_like(n_turns)))
 
 
-def live(requests: Requests, lane: Lane, until_s: Array | None) -> Array:
-    """(B,) lanes that have work, and have not reached their bound."""
-    works = lane.n_done < requests.n_requests
-    return works if until_s is None else works & (lane.clock_s < until_s)
-
-
 @partial(jax.jit, static_argnames=("ring", "n_phases"))
 def serve_each(
     table: StepTable, which: Array, policy: Policy, requests: Requests, n_turns: Array, ring: int, n_phases: int
@@ -127,13 +121,20 @@ def serve_each(
     return jax.lax.map(serve, (which, policy, requests))
 
 
+def live(requests: Requests, lane: Lane, until_s: Array | None) -> Array:
+    """(B,) lanes that have work, and have not reached their bound."""
+    works = lane.n_done < requests.n_requests
+    return works if until_s is None else works & (lane.clock_s < until_s)
+
+
 def turn(
     table: StepTable, which: Array, policy: Policy, requests: Requests, state: State, until_s: Array | None
 ) -> State:
     """One turn of every lane."""
-    rows = read(policy, requests, state)
-    lane, one, middle = state.lane, rows.one, state.lane.partial >= 0
+    lane, middle = state.lane, state.lane.partial >= 0
     going = live(requests, lane, until_s)
+    rows = read(policy, requests, state, going)
+    one = rows.one
     may_admit = admits(policy, lane, rows.arrives_s)
     over = overfull(policy, lane, may_admit)
     plan = plan_chunk(policy, lane, one, middle)
@@ -141,20 +142,7 @@ def turn(
     admitting = going & may_admit & ~preempting
     skipping = admitting & ~middle & (one.whole[:, LAST] < lane.step)
     joining = admitting & plan.fits & ~skipping
-    nothing = Edit(
-        preempting & False, one.request, one.whole, one.times, preempting & False, one.request, entry_of_none(lane)
-    )
-
-    def joined(lane: Lane) -> tuple[Lane, Edit]:
-        lane, edit = admit(policy, lane, one, plan, joining, middle, rows.done <= lane.seen + 1 - policy.users)
-        return replace(lane, forming=add_chunk(table, which, lane.forming, one, plan, joining)), edit
-
-    def removed(lane: Lane, edit: Edit) -> tuple[Lane, Edit]:
-        lane, own = preempt(policy, lane, one, preempting, middle, over)
-        return lane, jax.tree.map(lambda a, b: jnp.where(preempting.reshape(-1, *[1] * (a.ndim - 1)), a, b), own, edit)
-
-    lane, edit = jax.lax.cond(jnp.any(joining), joined, lambda lane: (lane, nothing), lane)
-    lane, edit = jax.lax.cond(jnp.any(preempting), removed, lambda lane, edit: (lane, edit), lane, edit)
+    lane, edit = change(table, which, policy, lane, rows, plan, joining, preempting, over)
     forming = lane.forming
     forming = replace(forming, closed=forming.closed | (admitting & ~plan.fits & ~skipping))
     lane = replace(lane, head=lane.head + skipping, forming=forming)
@@ -169,10 +157,31 @@ def turn(
     return run(policy, replace(state, lane=lane), edit, stride, where, arrival, rows.soon)
 
 
+def change(
+    table: StepTable, which: Array, policy: Policy, lane: Lane, rows: Rows, plan: Plan, joining: Array,
+    preempting: Array, over: Array,
+) -> tuple[Lane, Edit]:  # fmt: skip
+    """The lanes with their candidate admitted, or preempted, and what that writes."""
+    one, middle, no = rows.one, lane.partial >= 0, preempting & False
+    nothing = Edit(no, one.request, one.whole, one.times, no, one.request, entry_of_none(lane))
+
+    def joined(lane: Lane) -> tuple[Lane, Edit]:
+        lane, edit = admit(policy, lane, one, plan, joining, middle, rows.done <= lane.seen + 1 - policy.users)
+        return replace(lane, forming=add_chunk(table, which, lane.forming, one, plan, joining)), edit
+
+    def removed(lane: Lane, edit: Edit) -> tuple[Lane, Edit]:
+        lane, own = preempt(policy, lane, one, preempting, middle, over)
+        return lane, jax.tree.map(lambda a, b: jnp.where(preempting.reshape(-1, *[1] * (a.ndim - 1)), a, b), own, edit)
+
+    lane, edit = jax.lax.cond(jnp.any(joining), joined, lambda lane: (lane, nothing), lane)
+    return jax.lax.cond(jnp.any(preempting), removed, lambda lane, edit: (lane, edit), lane, edit)
+
+
 def still(lane: Lane) -> Stride:
     """No stride."""
     zero, none = jnp.zeros_like(lane.step), jnp.zeros_like(lane.clock_s)
-    return Stride(zero, zero, none, none, zero, none, work=jnp.zeros_like(lane.forming.chunk_work))
+    work = jnp.zeros_like(lane.forming.chunk_work)
+    return Stride(n_steps=zero, n_decode=zero, seconds=none, step_s=none, n_blocks=zero, clock_s=none, work=work)
 
 
 def entry_of_none(lane: Lane) -> Array:

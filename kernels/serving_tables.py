@@ -36,8 +36,8 @@ class Rows:
     soon: Array  # (B, HORIZON) sequences that end with each of the next steps
 
 
-def read(policy: Policy, requests: Requests, state: State) -> Rows:
-    """The rows of the next turn."""
+def read(policy: Policy, requests: Requests, state: State, going: Array) -> Rows:
+    """The rows of the next turn. going: (B,) lanes that take one."""
     lane = state.lane
     middle = lane.partial >= 0
     arrives_s, next_s, done = arrivals(policy, requests, state)
@@ -52,8 +52,9 @@ def read(policy: Policy, requests: Requests, state: State) -> Rows:
     ring = state.leaving.shape[1]
     slots = (lane.step[:, None] + jnp.arange(HORIZON, dtype=jnp.int32)[None]) & (ring - 1)
     flat = jnp.arange(b, dtype=jnp.int32)[:, None] * ring + slots
-    live = jnp.any(lane.n_done < requests.n_requests)
-    found = jax.lax.cond(live, lambda: state.leaving.reshape(-1)[flat], lambda: jnp.zeros(flat.shape, jnp.int64))
+    found = jax.lax.cond(
+        jnp.any(going), lambda: state.leaving.reshape(-1)[flat], lambda: jnp.zeros(flat.shape, jnp.int64)
+    )
     dates = lane.step[:, None].astype(jnp.int64) + jnp.arange(HORIZON)[None]
     soon = jnp.where(found // DATED == dates, found % DATED, 0).astype(jnp.int32)
     return Rows(one, arrives_s, next_s, done, soon)

@@ -57,7 +57,7 @@ class StepTable:
     by_context: Array  # (X, N_COLUMNS)
     token_memory_s: Array  # (A,) what each token of a prompt reads and writes of itself
     token_bytes: Array
-    head_s: Array  # (3,) of the output head: memory, and of each logit memory and compute
+    head_s: Array  # (2, 2) of the output head, memory and compute: of any step, and of each logit
     head_work: Array  # (2,) bytes of it, FLOPs of each logit
     launches: LaunchParts
     graph_tokens: Array
@@ -96,7 +96,7 @@ def step_table(model: Model, device: Device, engine: Engine, layout: Layout) -> 
     steps = _steps(model, device, engine, layout, layout.dp * flights)
     by_context, token_memory, token_bytes = _by_context(steps, engine)
     head = steps["logits"]
-    rows = [head.memory_s[0, HEAD], *(t[1, HEAD] - t[0, HEAD] for t in (head.memory_s, head.compute_s))]
+    rows = [jnp.stack([t[0, HEAD], t[1, HEAD] - t[0, HEAD]]) for t in (head.memory_s, head.compute_s)]
     return StepTable(
         by_tokens=_by_tokens(steps),
         by_context=by_context,
@@ -244,7 +244,7 @@ def batch_seconds(table: StepTable, which: Array, batch: Batch) -> Step:
     low, rise, share, _ = at(table.by_tokens, which, tokens / parts)
     experts = (low + rise * share[:, None])[:, 1::2]
     rows = batch.n_logits * of_rank
-    head = smooth_max(one.head_s[:, 0] + one.head_s[:, 1] * rows, one.head_s[:, 2] * rows, one.sharpness)
+    head = smooth_max(*(one.head_s[:, i, 0] + one.head_s[:, i, 1] * rows for i in (0, 1)), one.sharpness)
     low, rise, share, gap = at(table.by_context, which, batch.mean_context)
     context = low + rise * share[:, None]
     decoding = (batch.n_decode * of_rank)[:, None]

@@ -24,7 +24,7 @@ def linear_table(cost: LinearCost) -> StepTable:
         token_memory_s=np.zeros(A),
         token_bytes=zero,
         head_work=np.zeros(2),
-        head_s=np.array([0.0, cost.finish_s, 0.0]),
+        head_s=np.array([[0.0, cost.finish_s], [0.0, 0.0]]),
         launches=LaunchParts(zero, zero, zero),
         graph_tokens=np.float64(np.inf),
         sharpness=np.float64(1.2),

@@ -131,7 +131,7 @@ def _in_slices(
 ) -> list[Outcome]:
     """Lanes that take their turns together, so many at a time."""
     n, ring, phases = room
-    bound = bound_of(group, most_turns)
+    bound = _bound(group, most_turns)
     with jax.enable_x64(True):
         tables, which, policy, requests = lower(group, n)
         state = serving.start(policy, requests, ring, phases, 2 * n)
@@ -158,7 +158,7 @@ def _in_turn(
     which, policy, requests = jax.tree.map(grow, (which, policy, requests))
     requests.n_requests[len(group) :] = 0
     with jax.enable_x64(True):
-        state = serving.serve_each(tables, which, policy, requests, bound_of(group, most_turns), ring, phases)
+        state = serving.serve_each(tables, which, policy, requests, _bound(group, most_turns), ring, phases)
         state = jax.tree.map(np.asarray, state)
     if progress is not None:
         progress(int(state.lane.n_done.sum()))
@@ -172,15 +172,14 @@ def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests
     return tables, which, policy, _requests(group, n)
 
 
-def bound_of(group: Group, most_turns: int | None) -> int:
-    """Turns that suffice unless most work is done over and over: some for each request, chunk and token of a lane."""
-    if most_turns is not None:
-        return most_turns
-    work = []
-    for lane, keep in group:
-        prompt, output = lane.prompt_tokens[keep].astype(np.int64), lane.output_tokens[keep].astype(np.int64)
-        work.append(int((prompt // lane.rules.max_batched_tokens + output + 4).sum()))
-    return 20 * max(work) + 1000
+def _bound(group: Group, most_turns: int | None) -> int:
+    return max(most(lane, keep) for lane, keep in group) if most_turns is None else most_turns
+
+
+def most(lane: Lane, keep: np.ndarray) -> int:
+    """Turns that suffice for a lane unless most work is done over and over: some for each request, chunk and token."""
+    prompt, output = lane.prompt_tokens[keep].astype(np.int64), lane.output_tokens[keep].astype(np.int64)
+    return int(20 * (prompt // lane.rules.max_batched_tokens + output + 4).sum()) + 1000
 
 
 def _tables(tables: list[StepTable]) -> tuple[StepTable, np.ndarray]:

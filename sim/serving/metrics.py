@@ -9,7 +9,7 @@ import numpy as np
 from kernels.economics import power_w
 from sim import units
 from sim.objectives import PERCENTILES
-from sim.serving.lanes import Outcome
+from sim.serving.outcomes import Outcome
 from sim.serving.runs import Run
 
 LATENCIES = ("ttft", "tpot", "itl", "e2e")

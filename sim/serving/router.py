@@ -10,7 +10,7 @@ from kernels import serving
 from kernels.routing import route
 from kernels.serving_types import State
 from sim.serving.deployment import Served
-from sim.serving.lanes import Lane, Progress, bound_of, lower, power, shape
+from sim.serving.lanes import Lane, Progress, lower, most, power, shape
 from sim.serving.outcomes import Outcome, outcomes
 from sim.serving.runs import LONGER_THAN_CONTEXT, fitting, lanes_of
 from sim.traffic.requests import Requests
@@ -42,7 +42,7 @@ def _routed(served: Served, whole: Lane, keep: np.ndarray, progress: Progress) -
     n_sent = len(keep)
     arrival_s[:n_sent] = whole.arrival_s
     tokens[:n_sent] = np.stack([whole.prompt_tokens, whole.output_tokens], axis=1) * keep[:, None]
-    fixed = (np.int32(served.replicas), served.router == "shortest-queue", np.int64(bound_of([(whole, keep)], None)))
+    fixed = (np.int32(served.replicas), served.router == "shortest-queue", np.int64(most(whole, keep)))
     chosen, done = np.zeros(n_sent + 1, np.int64), 0
     with jax.enable_x64(True):
         tables, which, policy, dealt = lower([(whole, np.zeros_like(keep))] * power(served.replicas), n)
