@@ -17,7 +17,7 @@ from sim.fields import Table
 from sim.toml_errors import read_toml
 from sim.traffic import TABLES, Lengths, Requests, Traffic, draw
 
-SAMPLES = Path(__file__).parent / "samples" / "traffic"
+SAMPLES = Path(__file__).parent / "traffic_samples"
 OPEN: dict[str, dict[str, Any]] = {
     "poisson": {},
     "gamma": {"arrivals": "gamma", "cv": 2.5},

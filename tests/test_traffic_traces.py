@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sim.errors import RoofcastError
 from sim.traffic import Traffic, draw, read_trace
 
-SAMPLES = Path(__file__).parent / "samples" / "traffic"
+SAMPLES = Path(__file__).parent / "traffic_samples"
 HEADER = "arrival_s,prompt_tokens,output_tokens"
 MOONCAKE = '{"timestamp": 0, "input_length": 600, "output_length": 5, "hash_ids": [1, 2]}'
 READ = {  # file -> format, arrivals, prompts, outputs
