@@ -69,6 +69,7 @@ class Deployment(Table):
     `usd_per_gpu_hour` replaces the catalogue's price, `kv_blocks` (what the engine's log counts) the room for the KV
     cache that follows from memory. `router` says which replica of a simulation gets a request: the next in turn, the
     one with the fewest requests outstanding, or the one with the fewest that were not started yet.
+    `capacity_scheduler_policy` is TensorRT-LLM's, in a simulation: to reserve prompt and output, or to evict.
     """
 
     label: Label = ""
@@ -91,6 +92,7 @@ class Deployment(Table):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     kv_blocks: Count | None = None
     router: Router = ROUND_ROBIN
+    capacity_scheduler_policy: Literal["GUARANTEED_NO_EVICT", "MAX_UTILIZATION"] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -45,8 +45,11 @@ class Served:
         return replace(self, replicas=n, n_devices=self.n_devices // self.replicas * n)
 
 
-def served(request: Request, index: int = 0, prefix_tokens: int = 0, router: str = ROUND_ROBIN) -> Served:
-    """The deployment of one point of a request. prefix_tokens: of a system prompt that all requests share.
+def served(
+    request: Request, index: int = 0, prefix_tokens: int = 0, router: str = ROUND_ROBIN, evicts: bool = False
+) -> Served:
+    """The deployment of one point of a request. prefix_tokens: of a system prompt that all requests share; evicts: an
+    engine that would reserve prompt and output takes blocks as tokens come, and preempts (MAX_UTILIZATION).
 
     Attention-DP ranks and micro-batches of a pipeline are one scheduler here, with the sum of their budgets, places and
     blocks. RoofcastError where it does not fit, or where layers are computed by the host.
@@ -62,7 +65,7 @@ def served(request: Request, index: int = 0, prefix_tokens: int = 0, router: str
     n_blocks = _stated_blocks(request, load) if stated else _blocks_of_memory(request, engine, layout, load)
     return Served(
         table=table,
-        rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens),
+        rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens, evicts),
         front_s=float(engine.request_s),
         replicas=int(layout.replicas),
         n_devices=int(layout.tp * layout.pp * layout.dp * layout.replicas),
@@ -78,11 +81,13 @@ def served(request: Request, index: int = 0, prefix_tokens: int = 0, router: str
     )
 
 
-def _rules(request: Request, engine: Engine, layout: Layout, load: Workload, n_blocks: int, prefix: int) -> Rules:
+def _rules(
+    request: Request, engine: Engine, layout: Layout, load: Workload, n_blocks: int, prefix: int, evicts: bool
+) -> Rules:
     flights = float(layout.pp) if engine.pipelines > 0 else 1.0
     ways = float(layout.dp)
     places = float(engine.max_sequences) * ways
-    reserves = bool(engine.reserves_context)
+    reserves = bool(engine.reserves_context) and not evicts
     if request.engine.slots:  # the context is split over slots, each allocated up front
         own = -(-int(load.context_tokens) // int(engine.block_tokens))
         places = min(places, max(n_blocks // own, 1))
@@ -93,6 +98,7 @@ def _rules(request: Request, engine: Engine, layout: Layout, load: Workload, n_b
         max_sequences=int(places),
         mixes_prefill=bool(engine.mixes_prefill),
         reserves=reserves,
+        whole_gate=not evicts,
         prefix_tokens=prefix,
         admission_steps=int(engine.admission_steps),
         caches_prefix=request.engine.caches_prefix,

@@ -81,19 +81,30 @@ def plan_of(given: Scenario | File, seed: int | None, replications: int | None, 
     for deployment in scenario.deployments if not problems else ():
         with placed(": ".join(filter(None, [place, f'deployment "{deployment.label}"'])), problems):
             asked[deployment.label] = _asked(deployment, scenario, requests, source)
+            _check_policy(deployment, asked[deployment.label])
     if problems:
         raise RoofcastError(*problems)
     return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), path.parent, source)
 
 
+def _check_policy(deployment: Deployment, request: Request) -> None:
+    """Raises where a policy of TensorRT-LLM is given to another engine."""
+    if deployment.capacity_scheduler_policy is not None and request.engine.id != "trtllm":
+        what = f"{request.engine.name} has no such policy"
+        hint = 'take engine = "trtllm", or leave the key out'
+        raise RoofcastError(sentence(what, "capacity_scheduler_policy", hint))
+
+
 def _ready(scenario: Scenario, asked: dict[str, Request], traffic: Traffic) -> tuple[dict[str, Served], dict[str, str]]:
     """Each deployment ready for traffic, or why it cannot be."""
-    routers = {deployment.label: deployment.router for deployment in scenario.deployments}
+    by_label = {deployment.label: deployment for deployment in scenario.deployments}
     prefix_tokens = traffic.system_prompt_tokens or 0
     ready, unfit = {}, {}
     for label, request in asked.items():
         try:
-            ready[label] = served(request, prefix_tokens=prefix_tokens, router=routers[label])
+            own = by_label[label]
+            evicts = own.capacity_scheduler_policy == "MAX_UTILIZATION"
+            ready[label] = served(request, prefix_tokens=prefix_tokens, router=own.router, evicts=evicts)
         except RoofcastError as error:
             unfit[label] = "; ".join(error.problems)
     return ready, unfit
