@@ -291,3 +291,11 @@ def test_tensorrt_llm_reserves_or_evicts(tmp_path: Path, run: Run) -> None:
     code, _, errors = run("simulate", str(scenario(tmp_path / "y.toml", traffic, {**few, "engine": "vllm"})))
     assert code == 2
     assert "capacity_scheduler_policy: vLLM has no such policy" in errors
+
+
+def test_a_block_that_is_the_engines_own_serves_nobody(tmp_path: Path, run: Run) -> None:
+    """vLLM's null block is not for requests: one block in all is said to be too few, not divided by."""
+    code, out, errors = run("simulate", str(scenario(tmp_path / "x.toml", ONE, {**DEPLOYMENT, "kv_blocks": 1})))
+    assert code == 1
+    assert "kv_blocks: 1 leaves no block for requests, since vLLM" in out
+    assert "Traceback" not in errors

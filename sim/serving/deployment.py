@@ -107,7 +107,12 @@ def _rules(
 
 def _stated_blocks(request: Request, load: Workload) -> int:
     """Usable blocks of those the user counts: one is the engine's own where it keeps a null block."""
-    return round(float(load.kv_pool_tokens) / request.engine.block_tokens) - request.engine.null_blocks
+    stated = round(float(load.kv_pool_tokens) / request.engine.block_tokens)
+    usable = stated - request.engine.null_blocks
+    if usable < 1:
+        what = f"{stated} leaves no block for requests, since {request.engine.name} keeps {request.engine.null_blocks}"
+        raise RoofcastError(sentence(what, "kv_blocks", "take the count of the engine's log"))
+    return usable
 
 
 def _blocks_of_memory(request: Request, engine: Engine, layout: Layout, load: Workload) -> int:
