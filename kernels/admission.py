@@ -50,6 +50,7 @@ class Plan:
     depth: Array  # tokens computed, or found in the cache
     n_tokens: Array
     n_all: Array  # tokens until it generates
+    ends: Array  # bool: the chunk is the last
     taken: Array  # blocks
     popped: Array  # blocks of those that hold nothing of its own yet
     fits: Array
@@ -79,7 +80,7 @@ def plan_chunk(policy: Policy, lane: Lane, one: Candidate, middle: Array) -> Pla
     gate = gate + jnp.where((running > 0) & policy.whole_gate & ~policy.reserves, policy.watermark_blocks, 0)
     free = policy.n_blocks - lane.used_blocks - first
     fits = jnp.where(middle, taken <= free, (gate <= free) & (running < policy.max_sequences))
-    return Plan(depth, n_tokens, n_all, taken, taken - found, fits)
+    return Plan(depth, n_tokens, n_all, depth + n_tokens == n_all, taken, taken - found, fits)
 
 
 def pop(lane: Lane, n_blocks: Array) -> Lane:
@@ -146,7 +147,7 @@ def admit(
     policy: Policy, lane: Lane, one: Candidate, plan: Plan, where: Array, middle: Array, late: Array
 ) -> tuple[Lane, Edit]:
     """The candidate's chunk joins the step. late: the entry that released it has no other request to release."""
-    ends = where & (plan.depth + plan.n_tokens == plan.n_all)
+    ends = where & plan.ends
     fresh = where & ~middle
     with_step = jnp.where(policy.mixes_prefill, lane.step, lane.step - 1)  # without decode, a step does not count
     generated = one.whole[:, GENERATED]
@@ -181,7 +182,7 @@ def admit(
 
 def add_chunk(table: StepTable, which: Array, forming: Forming, one: Candidate, plan: Plan, where: Array) -> Forming:
     """The forming step with a chunk more."""
-    ends = where & (plan.depth + plan.n_tokens == plan.n_all)
+    ends = where & plan.ends
     memory, compute, work = chunk_seconds(table, which, plan.depth.astype(float), plan.n_tokens.astype(float))
     n_tokens = jnp.where(where, plan.n_tokens, 0)
     resumed = ends & (one.whole[:, GENERATED] > 0)

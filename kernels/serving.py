@@ -41,6 +41,7 @@ from kernels.serving_types import (
 )
 from kernels.step_table import A, StepTable
 from kernels.stride import BINS, Stride, amounts, latencies, measure, paused
+from kernels.types import T
 
 HISTOGRAMS = ("decoded", "joined", "resumed")
 
@@ -163,7 +164,7 @@ def change(
 ) -> tuple[Lane, Edit]:  # fmt: skip
     """The lanes with their candidate admitted, or preempted, and what that writes."""
     one, middle, no = rows.one, lane.partial >= 0, preempting & False
-    nothing = Edit(no, one.request, one.whole, one.times, no, one.request, entry_of_none(lane))
+    nothing = Edit(no, one.request, one.whole, one.times, no, one.request, jnp.zeros_like(lane.forming.ending))
 
     def joined(lane: Lane) -> tuple[Lane, Edit]:
         lane, edit = admit(policy, lane, one, plan, joining, middle, rows.done <= lane.seen + 1 - policy.users)
@@ -171,10 +172,15 @@ def change(
 
     def removed(lane: Lane, edit: Edit) -> tuple[Lane, Edit]:
         lane, own = preempt(policy, lane, one, preempting, middle, over)
-        return lane, jax.tree.map(lambda a, b: jnp.where(preempting.reshape(-1, *[1] * (a.ndim - 1)), a, b), own, edit)
+        return lane, either(preempting, own, edit)
 
     lane, edit = jax.lax.cond(jnp.any(joining), joined, lambda lane: (lane, nothing), lane)
     return jax.lax.cond(jnp.any(preempting), removed, lambda lane, edit: (lane, edit), lane, edit)
+
+
+def either(where: Array, first: T, second: T) -> T:
+    """Of two pytrees the lanes of the first, and elsewhere those of the second."""
+    return jax.tree.map(lambda a, b: jnp.where(where.reshape(-1, *[1] * (a.ndim - 1)), a, b), first, second)
 
 
 def still(lane: Lane) -> Stride:
@@ -182,11 +188,6 @@ def still(lane: Lane) -> Stride:
     zero, none = jnp.zeros_like(lane.step), jnp.zeros_like(lane.clock_s)
     work = jnp.zeros_like(lane.forming.chunk_work)
     return Stride(n_steps=zero, n_decode=zero, seconds=none, step_s=none, n_blocks=zero, clock_s=none, work=work)
-
-
-def entry_of_none(lane: Lane) -> Array:
-    """(B, PHASE + P) nothing that leaves."""
-    return jnp.zeros((len(lane.step), PHASE + lane.phases.shape[1]), jnp.int32)
 
 
 def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, arrival_s: Array, soon: Array) -> State:
@@ -203,7 +204,8 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
     leaves = jax.lax.cond(jnp.any(due), lambda: take(state.calendar, slot), lambda: jnp.zeros_like(edit.entry))
     leaves = jnp.where(due[:, None], leaves, 0) + jnp.where(running[:, None], forming.ending, 0)
     gone = leaves[:, COUNT] > 0
-    read = (leaves[:, COUNT] >= 0) & (soon[:, 0] >= 0)  # always: so that the tables are written after they were read
+    # Always true, which XLA cannot know: the writes wait for the reads, and the tables need no copy.
+    dated = edit.dated & (leaves[:, COUNT] >= 0) & (soon[:, 0] >= 0)
     noted = running & ((forming.n_first > 0) | (gone & (stride.n_steps == 0)))
     after = settle(policy, paused(lane, stride, running, clock), stride, leaves, running, where, clock)
     after = replace(after, n_started=lane.n_started + noted)
@@ -212,8 +214,8 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
     bins, weights = latencies(lane, stride, running, clock)
     return State(
         lane=after,
-        leaving=put(state.leaving, edit.dated & read, edit.last_step, edit.entry[:, COUNT], mark),
-        calendar=put(state.calendar, edit.dated & read, edit.last_step, edit.entry, enter),
+        leaving=put(state.leaving, dated, edit.last_step, edit.entry[:, COUNT], mark),
+        calendar=put(state.calendar, dated, edit.last_step, edit.entry, enter),
         whole=put(state.whole, edit.where, edit.request, edit.whole),
         times=put(state.times, edit.where, edit.request, edit.times),
         started=put(state.started, noted, lane.n_started, clock),
@@ -236,7 +238,6 @@ def settle(
     n_decode = lane.n_decode + add(forming.n_logits) - leaves[:, COUNT]
     lane = pop(lane, add(stride.n_blocks))
     need = jnp.take_along_axis(phases, ((-step) % policy.block_tokens)[:, None], axis=1)[:, 0]
-    choose = lambda a, b: jnp.where(where.reshape(-1, *[1] * (a.ndim - 1)), a, b)  # noqa: E731
     return replace(
         lane,
         clock_s=clock,
@@ -252,5 +253,5 @@ def settle(
         front=lane.front + leaves[:, HALF] + add(forming.returned),
         phases=phases,
         totals=lane.totals + jnp.where(running[:, None], amounts(lane, stride), 0.0),
-        forming=jax.tree.map(choose, form(policy, n_decode, phases.shape[1]), forming),
+        forming=either(where, form(policy, n_decode, phases.shape[1]), forming),
     )

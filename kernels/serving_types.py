@@ -27,7 +27,6 @@ TOTALS = (
     "prefill_tokens",
     "decode_tokens",
     "hit_tokens",
-    "context_tokens",
     "n_steps",
     "bytes",
     "flops",

@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from kernels.roofline import smooth_max
+from kernels.steady import in_flight
 from kernels.step import LaunchParts, launch_parts, launch_s, step_time
 from kernels.types import (
     ATTENTION,
@@ -46,14 +47,15 @@ DECODE, DECODE_MEMORY, DECODE_COMPUTE = 0, slice(1, 1 + A), slice(1 + A, 1 + 2 *
 DECODE_WORK, BEHIND, BEHIND_BYTES = slice(1 + 2 * A, 3 + 2 * A), slice(3 + 2 * A, 3 + 3 * A), 3 + 3 * A
 TOKEN, UP_TO = slice(4 + 3 * A, 6 + 4 * A), slice(6 + 4 * A, 8 + 5 * A)
 N_COLUMNS = 8 + 5 * A
+RANK, STAGE = slice(0, None, 2), slice(1, None, 2)  # of `by_tokens`: GEMMs and collectives; experts and host memory
 
 
 @pytree
 class StepTable:
     """Step times of one deployment. A leading axis batches tables. X: knots, A: operations of CACHED."""
 
-    by_tokens: Array  # (X, 6) seconds, bytes and FLOPs, each of T tokens of a rank (GEMMs, collectives) and of a stage
-    # (experts, host memory); FLOPs and bytes are the device's own
+    by_tokens: Array  # (X, 6) seconds, bytes and FLOPs of T tokens, in the columns RANK and STAGE; FLOPs and bytes are
+    # the device's own
     by_context: Array  # (X, N_COLUMNS)
     token_memory_s: Array  # (A,) what each token of a prompt reads and writes of itself
     token_bytes: Array
@@ -92,7 +94,7 @@ def step_table(model: Model, device: Device, engine: Engine, layout: Layout) -> 
     """
     wide = lambda a: a.astype(float) if jnp.issubdtype(a.dtype, jnp.floating) else a  # noqa: E731
     model, device, engine, layout = jax.tree.map(wide, jax.tree.map(jnp.asarray, (model, device, engine, layout)))
-    flights = jnp.where(engine.pipelines > 0, layout.pp, 1.0)
+    flights = in_flight(engine, layout)
     steps = _steps(model, device, engine, layout, layout.dp * flights)
     by_context, token_memory, token_bytes = _by_context(steps, engine)
     head = steps["logits"]
@@ -199,7 +201,7 @@ def chunk_seconds(table: StepTable, which: Array, depth: Array, n_tokens: Array)
 
 
 def _up_to(table: StepTable, which: Array, tokens: Array) -> Array:
-    """(B, 1 + A) seconds of the first tokens of a prompt: the sum of a straight line from the knot below."""
+    """(B, 2 + A) TOKEN summed over the first tokens of a prompt, along a straight line from the knot below."""
     low, rise, share, gap = at(table.by_context, which, tokens)
     slope, done = rise[:, TOKEN] / gap[:, None], (share * gap)[:, None]
     return low[:, UP_TO] + 0.5 * done * (2.0 * low[:, TOKEN] + slope * (done + 1.0))
@@ -240,9 +242,9 @@ def batch_seconds(table: StepTable, which: Array, batch: Batch) -> Step:
     of_rank = 1.0 / (parts * ranks)
     tokens = batch.n_decode + batch.n_prefill_tokens
     low, rise, share, _ = at(table.by_tokens, which, tokens * of_rank)
-    dense = (low + rise * share[:, None])[:, ::2]
+    dense = (low + rise * share[:, None])[:, RANK]
     low, rise, share, _ = at(table.by_tokens, which, tokens / parts)
-    experts = (low + rise * share[:, None])[:, 1::2]
+    experts = (low + rise * share[:, None])[:, STAGE]
     rows = batch.n_logits * of_rank
     head = smooth_max(*(one.head_s[:, i, 0] + one.head_s[:, i, 1] * rows for i in (0, 1)), one.sharpness)
     low, rise, share, gap = at(table.by_context, which, batch.mean_context)

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import jax
 import numpy as np
 
-from kernels.memory import memory, rank_cache_bytes
-from kernels.steady import highest_peak
+from kernels.economics import n_devices
+from kernels.memory import memory
+from kernels.steady import highest_peak, in_flight
 from kernels.step_table import StepTable, step_table
 from kernels.types import Device, Engine, Layout, Workload
 from sim import errors
@@ -34,7 +35,6 @@ class Served:
     blocks_from: str  # "stated" or "memory"
     device: Device
     engine: Engine
-    layout: Layout
     peak_flops_per_s: float  # of the fastest unit that multiplies weights
     usd_per_device_s: float
     usd_per_joule: float
@@ -68,12 +68,11 @@ def served(
         rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens, evicts),
         front_s=float(engine.request_s),
         replicas=int(layout.replicas),
-        n_devices=int(layout.tp * layout.pp * layout.dp * layout.replicas),
+        n_devices=int(n_devices(layout)),
         context_tokens=int(request.setup.model.max_context_tokens),
         blocks_from="stated" if stated else "memory",
         device=request.setup.device,
         engine=engine,
-        layout=layout,
         peak_flops_per_s=float(highest_peak(request.setup.model, request.setup.device)),
         usd_per_device_s=float(point.usd_per_device_s),
         usd_per_joule=float(point.usd_per_joule),
@@ -84,7 +83,6 @@ def served(
 def _rules(
     request: Request, engine: Engine, layout: Layout, load: Workload, n_blocks: int, prefix: int, evicts: bool
 ) -> Rules:
-    flights = float(layout.pp) if engine.pipelines > 0 else 1.0
     ways = float(layout.dp)
     places = float(engine.max_sequences) * ways
     reserves = bool(engine.reserves_context) and not evicts
@@ -94,7 +92,7 @@ def _rules(
     return Rules(
         block_tokens=int(engine.block_tokens),
         n_blocks=n_blocks,
-        max_batched_tokens=int(float(engine.max_batched_tokens) * ways * flights),
+        max_batched_tokens=int(float(engine.max_batched_tokens) * ways * float(in_flight(engine, layout))),
         max_sequences=int(places),
         mixes_prefill=bool(engine.mixes_prefill),
         reserves=reserves,
@@ -119,11 +117,10 @@ def _blocks_of_memory(request: Request, engine: Engine, layout: Layout, load: Wo
     """Blocks that the pool holds, each at the bytes that a block of a sequence of the asked context takes on average
     (windows and states make short sequences dearer), over the attention-DP ranks.
     """
-    model, device = request.setup.model, request.setup.device
-    mem = memory(model, device, engine, layout, load)
+    device = request.setup.device
+    mem = memory(request.setup.model, device, engine, layout, load)
     per = -(-float(load.context_tokens) // float(engine.block_tokens))
-    kv, state = rank_cache_bytes(model, layout, np.float32(per * float(engine.block_tokens)))
-    each = (float(kv) + float(state)) / per
+    each = (float(mem.sequence_kv_bytes) + float(mem.sequence_state_bytes)) / per
     pool = float(mem.pool_bytes)
     if pool <= 0 or float(mem.host_bytes) > float(device.host_memory_bytes):
         raise RoofcastError(sentence(errors.why_reasons(errors.WEIGHTS_DO_NOT_FIT)[0], "hardware"))

@@ -168,8 +168,7 @@ def _in_turn(
 def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests]:
     """What `kernels.serving` takes of lanes, filled up to n requests each: tables, which of them, rules, requests."""
     tables, which = _tables([lane.table for lane, _ in group])
-    policy = _policy([lane.rules for lane, _ in group], [lane for lane, _ in group])
-    return tables, which, policy, _requests(group, n)
+    return tables, which, _policy([lane for lane, _ in group]), _requests(group, n)
 
 
 def _bound(group: Group, most_turns: int | None) -> int:
@@ -192,15 +191,12 @@ def _tables(tables: list[StepTable]) -> tuple[StepTable, np.ndarray]:
     return stacked, np.array([place[index[id(table)]] for table in tables], np.int32)
 
 
-def _policy(rules: list[Rules], lanes: list[Lane]) -> Policy:
-    kinds = {"mixes_prefill": bool, "reserves": bool, "whole_gate": bool, "caches_prefix": bool}
-    columns = {
-        f.name: np.array([getattr(r, f.name) for r in rules], kinds.get(f.name, np.int32))
-        for f in fields(Policy)
-        if f.name not in ("users", "think_s", "n_blocks")
-    }
+def _policy(lanes: list[Lane]) -> Policy:
+    rules = [lane.rules for lane in lanes]
+    names = [f.name for f in fields(Policy) if f.name not in ("users", "think_s", "n_blocks")]
+    columns = {name: np.array([getattr(r, name) for r in rules]) for name in names}
     return Policy(
-        **columns,
+        **{name: values if values.dtype == bool else values.astype(np.int32) for name, values in columns.items()},
         n_blocks=np.array([r.n_blocks - r.prefix_blocks for r in rules], np.int32),
         users=np.array([lane.users for lane in lanes], np.int32),
         think_s=np.array([lane.think_s for lane in lanes], np.float64),

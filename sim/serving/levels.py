@@ -21,7 +21,7 @@ AT_LEVEL = (
     "ttft_mean_s", "ttft_p99_s", "tpot_mean_s", "tpot_p95_s", "requests_per_s", "output_tokens_per_s", "goodput_frac",
     "usd_per_hour", "usd_per_mtok", "joules_per_token",
 )  # fmt: skip
-UNBOUNDED = ("n_requests",)  # known beforehand: no interval
+NO_INTERVAL = ("n_requests",)  # known beforehand
 Row = dict[str, Any]
 
 
@@ -37,7 +37,7 @@ def level_row(level: float, runs: Sequence[Run], objectives: Objectives) -> Row:
     row: Row = {"load": float(level), "fits": True}
     for name in UNITS:
         row[name], *ends = mean_and_interval(np.array([one[name] for one in found], float))
-        if len(runs) > 1 and name not in UNBOUNDED:
+        if len(runs) > 1 and name not in NO_INTERVAL:
             row |= dict(zip(interval_names(name), ends, strict=True))
     row["queue_growth_requests_per_s"] = queue_growth(runs)
     row["complete"] = all(run.complete for run in runs)

@@ -16,7 +16,7 @@ from sim.results import Result
 from sim.serving.batch import Asked, Tell, serve_runs
 from sim.serving.capacities import Found, capacity_summary
 from sim.serving.deployment import Served
-from sim.serving.levels import excesses, level_row, load_unit, missed, results_of, unfit_row
+from sim.serving.levels import excesses, level_row, load_unit, results_of, unfit_row
 from sim.serving.search import Axis
 from sim.traffic import Requests
 from sim.traffic.tables import DEFAULT_REQUESTS
@@ -160,7 +160,7 @@ def _round(
             row = level_row(value, own, limits)
             searches[label].rows[value] = row | {"over": excesses(row, limits)}
             alone = own if len(own) > 1 else []
-            searches[label].votes[value] = [not missed(level_row(value, [run], limits), limits) for run in alone]
+            searches[label].votes[value] = [level_row(value, [run], limits)["keeps"] for run in alone]
 
 
 def _copies(served: Served, n: float | None) -> Served:

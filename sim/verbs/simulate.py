@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sim.config import Scenario
@@ -11,14 +11,12 @@ from sim.errors import RoofcastError
 from sim.objectives import Objectives
 from sim.profiles import Source
 from sim.results import Result
-from sim.serving.batch import Asked, serve_runs
+from sim.serving.batch import Asked, Tell, serve_runs
 from sim.serving.levels import level_row, load_unit, results_of, summary_of, unfit_row
 from sim.serving.runs import Run
 from sim.verbs.deployments import placed
 from sim.verbs.plan import File, Plan, plan_of
 from sim.verbs.stated import check_progress
-
-Progress = Callable[[str, int, int], None]  # what, requests done, requests in all
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ def simulate(
     seed: int | None = None,
     replications: int | None = None,
     profile: Source = None,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> Simulation:
     """Serves the traffic of a scenario (its file, or as read by sim.config) on each of its deployments.
 
@@ -64,7 +62,7 @@ def simulate_many(
     seed: int | None = None,
     replications: int | None = None,
     profile: Source = None,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
 ) -> list[Simulation]:
     """As `simulate`, of several scenarios in one batch, which is faster than one after the other."""
     if progress is not None:
@@ -81,7 +79,7 @@ def simulate_many(
     return [_simulation(plan, of) for plan, of in zip(plans, runs, strict=True)]
 
 
-def _run(plans: Sequence[Plan], progress: Progress | None) -> list[dict[tuple[str, float], tuple[Run, ...]]]:
+def _run(plans: Sequence[Plan], progress: Tell | None) -> list[dict[tuple[str, float], tuple[Run, ...]]]:
     """Every deployment, level and replication of every scenario, in one batch."""
     asked, keys = [], []
     for number, plan in enumerate(plans):
