@@ -5,8 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jax import Array
 
+from kernels.loop import prompt_chunks, through_stages
 from kernels.memory import weight_bytes
-from kernels.steady import prompt_chunks, through_stages
 from kernels.step import step_time
 from kernels.types import Device, Engine, Layout, Model
 from kernels.work import decode_load, prefill_load

@@ -60,13 +60,13 @@ def step_time(model: Model, device: Device, engine: Engine, layout: Layout, load
     tokens = rank.n_decode_tokens + rank.n_prefill_tokens
     parts = [
         _gemms(model, device, engine, layout, rank, tokens),
-        _experts(model, device, engine, layout, stage, rank),
-        *_attention(model, device, engine, layout, rank),
+        _experts(model, device, engine, layout, stage),
+        *attention_parts(model, device, engine, layout, rank),
     ]
     n_bytes, flops, memory, compute = (jnp.concatenate([jnp.atleast_1d(p[i]) for p in parts]) for i in range(4))
     kept = _kept(layout)
     seconds = smooth_max(memory, compute, engine.sharpness) * kept
-    communication, sent = _communication(model, device, engine, layout, rank, tokens)
+    communication, sent = communication_s(model, device, engine, layout, tokens)
     host_s, host_bytes, host_flops = _host(model, device, engine, layout, stage, n_bytes, flops)
     busy = jnp.sum(seconds) + communication + host_s
     extra = jnp.stack(
@@ -91,40 +91,81 @@ def _kept(layout: Layout) -> Array:
     return (1.0 - layout.host_layer_frac) * (1.0 - layout.host_expert_frac * experts)
 
 
-def _gemms(model: Model, device: Device, engine: Engine, layout: Layout, rank: Load, tokens: Array):
-    """(G,) bytes, FLOPs, memory and compute seconds of the dense groups on one rank.
+@pytree
+class LinearParts:
+    """Bytes, FLOPs and seconds of weights (`*_s`, once a step) and of each row of tokens that they multiply."""
 
-    Memory seconds include what the tokens move (`activations`), which counts as no useful byte.
-    """
+    bytes: Array
+    flops_per_row: Array
+    memory_s: Array
+    memory_s_per_row: Array
+    compute_s: Array  # to unpack the weights
+    compute_s_per_row: Array
+
+
+def gemm_parts(model: Model, device: Device, engine: Engine, layout: Layout) -> LinearParts:
+    """(G,) of the dense groups on one rank. Memory seconds include what the rows move, which is no useful byte."""
     share = (1.0 - model.gemm_replicated_frac) / layout.tp + model.gemm_replicated_frac
+    params, n_bytes = model.gemm_params * share, model.gemm_bytes * share
+    kernel = model.gemm_kernel
+    bandwidth = device.bandwidth_bytes_per_s * engine.weight_bw_frac[kernel]
+    rate = device.peak_flops_per_s[kernel] * engine.gemm_compute_frac[kernel]
+    moved = engine.activation_passes * activations(1.0, model.gemm_launches, params, model)
+    return LinearParts(
+        bytes=n_bytes,
+        flops_per_row=2.0 * params,
+        memory_s=divide(n_bytes, bandwidth),
+        memory_s_per_row=divide(moved, bandwidth),
+        compute_s=divide(params * engine.unpack_flops[kernel], device.vector_flops_per_s),
+        compute_s_per_row=divide(2.0 * params, rate),
+    )
+
+
+def _gemms(model: Model, device: Device, engine: Engine, layout: Layout, rank: Load, tokens: Array):
+    """(G,) bytes, FLOPs, memory and compute seconds of the dense groups on one rank."""
     rows = jnp.where(jnp.arange(len(GEMM_GROUPS)) == HEAD, rank.n_logit_tokens, tokens)
-    n_bytes = model.gemm_bytes * share
-    flops = 2.0 * model.gemm_params * share * rows
-    bandwidth = device.bandwidth_bytes_per_s * engine.weight_bw_frac[model.gemm_kernel]
-    rate = device.peak_flops_per_s[model.gemm_kernel] * engine.gemm_compute_frac[model.gemm_kernel]
-    unpacking = divide(model.gemm_params * share * engine.unpack_flops[model.gemm_kernel], device.vector_flops_per_s)
-    moved = engine.activation_passes * activations(rows, model.gemm_launches, model.gemm_params * share, model)
-    return n_bytes, flops, divide(n_bytes + moved, bandwidth), divide(flops, rate) + unpacking
+    part = gemm_parts(model, device, engine, layout)
+    memory, compute = part.memory_s + rows * part.memory_s_per_row, part.compute_s + rows * part.compute_s_per_row
+    return part.bytes, rows * part.flops_per_row, memory, compute
 
 
-def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage: Load, rank: Load):
-    """Bytes, FLOPs, memory and compute seconds of the routed experts on the fullest rank."""
-    ep, within = expert_ranks(layout)
-    tokens = stage.n_decode_tokens + stage.n_prefill_tokens
+def expert_parts(model: Model, device: Device, engine: Engine, layout: Layout) -> LinearParts:
+    """Of each routed expert that the fullest rank reads in all MoE layers (`bytes`, `*_s`), and of each of its rows."""
+    _, within = expert_ranks(layout)
+    layers, kernel, params = model.n_moe_layers, model.expert_kernel, model.expert_params / within
+    bandwidth = device.bandwidth_bytes_per_s * engine.expert_bw_frac[kernel]
+    rate = device.peak_flops_per_s[kernel] * engine.expert_compute_frac[kernel]
+    moved = engine.expert_passes * activations(1.0, 2.0, params, model)
+    n_bytes = layers * model.expert_bytes / within
+    return LinearParts(
+        bytes=n_bytes,
+        flops_per_row=2.0 * layers * params,
+        memory_s=divide(n_bytes, bandwidth),
+        memory_s_per_row=divide(layers * moved, bandwidth),
+        compute_s=divide(layers * params * engine.unpack_flops[kernel], device.vector_flops_per_s),
+        compute_s_per_row=divide(2.0 * layers * params, rate),
+    )
+
+
+def experts_of_step(model: Model, engine: Engine, layout: Layout, tokens: Array) -> tuple[Array, Array]:
+    """(Distinct experts, rows) of the fullest rank in a step of `tokens` over a stage."""
     hit = distinct_experts(model.n_experts, model.n_experts_per_token, tokens, engine.routing_skew)
-    on_rank, rows = fullest_rank(model, tokens, hit, ep, engine.routing_skew, engine.expert_imbalance)
-    n_bytes = model.n_moe_layers * on_rank * model.expert_bytes / within
-    flops = 2.0 * model.n_moe_layers * rows * model.expert_params / within
-    bandwidth = device.bandwidth_bytes_per_s * engine.expert_bw_frac[model.expert_kernel]
-    rate = device.peak_flops_per_s[model.expert_kernel] * engine.expert_compute_frac[model.expert_kernel]
-    moved = engine.expert_passes * activations(rows, 2.0, model.expert_params / within, model) * model.n_moe_layers
-    weights = model.n_moe_layers * on_rank * model.expert_params / within
-    unpacking = divide(weights * engine.unpack_flops[model.expert_kernel], device.vector_flops_per_s)
-    return n_bytes, flops, divide(n_bytes + moved, bandwidth), divide(flops, rate) + unpacking
+    return fullest_rank(model, tokens, hit, layout.ep, engine.routing_skew, engine.expert_imbalance)
 
 
-def _attention(model: Model, device: Device, engine: Engine, layout: Layout, rank: Load):
-    """The same four for attention, indexer and recurrent state on one rank."""
+def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage: Load):
+    """Bytes, FLOPs, memory and compute seconds of the routed experts on the fullest rank."""
+    on_rank, rows = experts_of_step(model, engine, layout, stage.n_decode_tokens + stage.n_prefill_tokens)
+    part = expert_parts(model, device, engine, layout)
+    memory = on_rank * part.memory_s + rows * part.memory_s_per_row
+    compute = on_rank * part.compute_s + rows * part.compute_s_per_row
+    return on_rank * part.bytes, rows * part.flops_per_row, memory, compute
+
+
+def attention_parts(
+    model: Model, device: Device, engine: Engine, layout: Layout, rank: Load
+) -> tuple[tuple[Array, Array, Array, Array], ...]:
+    """The same four for attention, indexer and recurrent state on one rank; linear in the load."""
     reached = jnp.where(model.narrow_kv > 0, engine.narrow_kv_bw_frac, engine.kv_bw_frac)
     bandwidth = device.bandwidth_bytes_per_s * reached
     heads = jnp.maximum(
@@ -147,7 +188,9 @@ def _attention(model: Model, device: Device, engine: Engine, layout: Layout, ran
     )
 
 
-def _communication(model: Model, device: Device, engine: Engine, layout: Layout, rank: Load, tokens: Array):
+def communication_s(
+    model: Model, device: Device, engine: Engine, layout: Layout, tokens: Array
+) -> tuple[Array, Array]:
     """Seconds and bytes sent: an all-reduce a block over TP, all-to-all of dispatch and combine with attention-DP
     (in place of the MoE's all-reduce), and hops between stages, as many across domains as there are borders.
     """

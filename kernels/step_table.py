@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from kernels.loop import in_flight
 from kernels.roofline import smooth_max
-from kernels.steady import in_flight
 from kernels.step import LaunchParts, launch_parts, launch_s, step_time
 from kernels.types import (
     ATTENTION,

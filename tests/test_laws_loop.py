@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from kernels.economics import economics
 from kernels.memory import memory
-from kernels.steady import mixing, steady
+from kernels.loop import mixing
+from kernels.steady import steady
 from kernels.types import Device, Economics, Steady
 from tests import draw
 

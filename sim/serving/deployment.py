@@ -8,8 +8,9 @@ import jax
 import numpy as np
 
 from kernels.economics import n_devices
+from kernels.loop import in_flight
 from kernels.memory import memory
-from kernels.steady import highest_peak, in_flight
+from kernels.steady import highest_peak
 from kernels.step_table import StepTable, step_table
 from kernels.types import Device, Engine, Layout, Workload
 from sim import errors
