@@ -1,19 +1,22 @@
 """Steady states of a product: R deployments × L lengths × C concurrencies, each term on the axes that it depends on.
 
-The formulas are those of `kernels.steady.steady`. What is linear in a step's load (attention, GEMMs) becomes
+The formulas are those of `kernels.steady.steady`. What is linear in the load of a step (GEMMs, attention) becomes
 coefficients of a deployment, or of a deployment and a length, by the same functions; what is left for the cells is
-element by element. Weights in host memory are not among it.
+element by element. Each stage is a jitted function of its own: XLA would compute an intermediate of one stage anew in
+each of its uses, which takes twenty times as long. Weights in host memory are not among it.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from kernels.economics import n_devices, power_w
+from kernels.experts import Routing, experts_of_step, routing
 from kernels.loop import (
     Work,
     busy_ranks,
@@ -35,7 +38,6 @@ from kernels.step import (
     attention_parts,
     communication_s,
     expert_parts,
-    experts_of_step,
     gemm_parts,
     launch_parts,
     launch_s,
@@ -44,45 +46,60 @@ from kernels.step import (
 from kernels.types import GEMM_GROUPS, HEAD, Device, Engine, Layout, Load, Memory, Model, Workload, pytree
 from kernels.work import decode_load, prefill_load
 
-BYTES, FLOPS, MEMORY_S, COMPUTE_S = range(4)  # of attention_parts
-N_CACHED = 3  # attention, indexer, recurrent state
+ORDER = ("deployments", "lengths", "concurrency")
+Kernels = tuple[Array, ...]
 
 
 @pytree
-class Parts:
-    """Of a deployment, whatever it serves. U = (4, N_CACHED): bytes, FLOPs, memory and compute seconds."""
+class Unit:
+    """What one unit of load costs on a rank: seconds of attention, indexer and recurrent state; their work in all."""
 
-    gemm: LinearParts  # (G,)
+    memory_s: Kernels
+    compute_s: Kernels
+    bytes: Array
+    flops: Array
+
+
+@pytree
+class Deployment:
+    """Scalars and coefficients of a deployment, whatever it serves."""
+
+    model: Model
+    device: Device
+    engine: Engine
+    layout: Layout
+    gemms: tuple[LinearParts, ...]  # by group
+    gemm_bytes: Array
     expert: LinearParts
+    routing: Routing
     launches: LaunchParts
-    sequence: Array  # (U) of a sequence in prefill
+    sequence: Unit  # of a sequence in prefill
     peak: Array
 
 
 @pytree
-class Lengths:
+class Served:
     """Of a deployment at given lengths."""
 
-    decode: Array  # (U) of a decoding sequence, halfway through its output
-    prompt: Array  # (U) of a prompt's tokens
-    reads: Array  # (U) of a prompt that is read once
+    decode: Unit  # of a decoding sequence, halfway through its output
+    prompt: Unit  # of a prompt's tokens
+    reads: Unit  # of a prompt that is read once
     held: Array  # sequences that the KV pool holds
     memory: Memory
 
 
 @pytree
 class Amounts:
-    """One step: sequences that decode; prompts, sequences in prefill, times that a prompt is read."""
+    """One step: sequences that decode; prompts on each of so many ranks, from their first token."""
 
     n_decode: Array | float
     n_prompts: Array | float
-    n_behind: Array | float
-    n_reads: Array | float
+    n_ranks: Array | float
 
 
 @pytree
 class Cells:
-    """(R, L, C) figures, and those of (R, L, 1)."""
+    """Figures of R × L × C cells; some arrays have an axis of length 1."""
 
     memory: Memory
     running_sequences: Array
@@ -96,144 +113,164 @@ class Cells:
     n_devices: Array
 
 
-def parts_of(model: Model, device: Device, engine: Engine, layout: Layout) -> Parts:
+def deployment(model: Model, device: Device, engine: Engine, layout: Layout) -> Deployment:
     """Coefficients of one deployment; unbatched."""
-    none = decode_load(model, jnp.zeros(()), jnp.zeros(()))
     of = (model, device, engine, layout)
-    return Parts(
-        gemm=gemm_parts(*of),
+    none = decode_load(model, jnp.zeros(()), jnp.zeros(()))
+    gemm = gemm_parts(*of)
+    scalars = (jax.tree.map(lambda a: a if jnp.ndim(a) == 0 else jnp.zeros(()), tree) for tree in of)
+    return Deployment(
+        *scalars,
+        gemms=tuple(jax.tree.map(lambda a, i=i: a[i], gemm) for i in range(len(GEMM_GROUPS))),
+        gemm_bytes=jnp.sum(gemm.bytes),
         expert=expert_parts(*of),
+        routing=routing(model, engine, layout),
         launches=launch_parts(model, engine),
-        sequence=_unit(*of, replace(none, n_sequences=jnp.ones(()))),
+        sequence=unit(*of, replace(none, n_sequences=jnp.ones(()))),
         peak=highest_peak(model, device),
     )
 
 
-def _unit(model: Model, device: Device, engine: Engine, layout: Layout, load: Load) -> Array:
-    return jnp.stack([jnp.stack(four) for four in attention_parts(model, device, engine, layout, load)], axis=1)
+def unit(model: Model, device: Device, engine: Engine, layout: Layout, load: Load) -> Unit:
+    """Of a load that stands for one unit."""
+    n_bytes, flops, memory_s, compute_s = zip(*attention_parts(model, device, engine, layout, load), strict=True)
+    return Unit(memory_s, compute_s, sum(n_bytes), sum(flops))
 
 
-def lengths_of(model: Model, device: Device, engine: Engine, layout: Layout, load: Workload) -> Lengths:
+def served(model: Model, device: Device, engine: Engine, layout: Layout, load: Workload) -> Served:
     """Coefficients of one deployment at one length; unbatched."""
     of, one, none = (model, device, engine, layout), jnp.ones(()), jnp.zeros(())
     whole = prefill_load(model, load.prompt_tokens, none, one)
     idle = decode_load(model, none, none)
-    reads = {"prefill_local_entries": idle.local_entries, "prefill_global_entries": idle.global_entries}
-    read = {name: getattr(whole, name) for name in reads}
+    read = {name: getattr(whole, name) for name in ("prefill_local_entries", "prefill_global_entries")}
+    unread = {name: getattr(idle, name) for name in read}
     mem = memory(*of, load)
-    return Lengths(
-        decode=_unit(*of, decode_load(model, one, mean_context(load))),
-        prompt=_unit(*of, replace(whole, n_sequences=none, **reads)),
-        reads=_unit(*of, replace(idle, **read)),
+    return Served(
+        decode=unit(*of, decode_load(model, one, mean_context(load))),
+        prompt=unit(*of, replace(whole, n_sequences=none, **unread)),
+        reads=unit(*of, replace(idle, **read)),
         held=sequences_held(model, layout, mem, load, kept_tokens(engine, load)),
         memory=mem,
     )
 
 
-def grid(
-    model: Model, device: Device, engine: Engine, layout: Layout, lengths: Workload, concurrency: Array
-) -> Cells:
-    """model, device, engine, layout: (R, ...); lengths: (L,), concurrency left out of account; concurrency: (C,)."""
+@partial(jax.jit, static_argnames="order")
+def coefficients(
+    model: Model, device: Device, engine: Engine, layout: Layout, lengths: Workload, concurrency: Array,
+    order: tuple[str, ...] = ORDER,
+) -> tuple[Deployment, Served, Workload]:  # fmt: skip
+    """All that the cells need, with an axis for each of `order`: model, device, engine, layout (R, ...), lengths (L,)
+    but for their concurrency, concurrency (C,).
+    """
     rows = (model, device, engine, layout)
-    parts = jax.vmap(parts_of)(*rows)
-    at_length = jax.vmap(jax.vmap(lengths_of, (None, None, None, None, 0)), (0, 0, 0, 0, None))(*rows, lengths)
-    model, device, engine, layout, parts = jax.tree.map(lambda a: a[:, None, None], (*rows, parts))
-    at_length = jax.tree.map(lambda a: a[:, :, None], at_length)
-    load = replace(jax.tree.map(lambda a: a[:, None], lengths), concurrency=concurrency)
-    step = _Step(model, device, engine, layout, parts, at_length, load.prompt_tokens)
-    return step.cells(load)
+    of_rows = jax.vmap(deployment)(*rows)
+    of_lengths = jax.vmap(jax.vmap(served, (None, None, None, None, 0)), (0, 0, 0, 0, None))(*rows, lengths)
+    place = partial(_place, order=order)
+    load = replace(place(lengths, ORDER[1:2]), concurrency=place(concurrency, ORDER[2:]))
+    return place(of_rows, ORDER[:1]), place(of_lengths, ORDER[:2]), load
 
 
-class _Step:
-    """Steps of all cells."""
-
-    def __init__(
-        self, model: Model, device: Device, engine: Engine, layout: Layout, parts: Parts, at: Lengths, prompt: Array
-    ) -> None:
-        self.model, self.device, self.engine, self.layout = model, device, engine, layout
-        self.parts, self.at, self.prompt = parts, at, prompt
-
-    def cells(self, load: Workload) -> Cells:
-        device, engine, layout = self.device, self.engine, self.layout
-        running = running_sequences(engine, layout, load, self.at.held)
-        chunk, share = mixing(engine, layout, running, load.prompt_tokens, load.output_tokens)
-        part = 1.0 / prompt_chunks(engine, self.prompt)
-        alone = prompts(part)
-        ranks = busy_ranks(layout, running)
-        wave = jax.tree.map(lambda amount: amount * ranks, alone)
-        mixed = replace(prompts(chunk / self.prompt), n_decode=running)
-        tokens = full_tokens(engine, layout, load, running)
-        filled = replace(prompts(tokens / self.prompt), n_decode=0.5 * engine.mixes_prefill * (running - 1.0))
-        decode_s, decode_bytes, decode_flops = self.seconds(Amounts(running, 0.0, 0.0, 0.0), eager=False)
-        alone_s, _, prefill_flops = self.seconds(alone, eager=True)
-        later = [self.seconds(amounts, eager=True)[0] for amounts in (wave, mixed, filled)]
-        loop = closed_loop(engine, layout, load, running, chunk, share, decode_s, alone_s, *later)
-        work = Work(sum(decode_bytes), sum(decode_flops), prefill_flops[0] + prefill_flops[1] / layout.dp)
-        mbu, mfu = utilization(device, engine, layout, load, running, work, self.parts.peak, loop.rate_per_s)
-        mbu, mfu = mbu * loop.busy_frac, mfu * loop.busy_frac
-        count = n_devices(layout)
-        return Cells(
-            memory=self.at.memory,
-            running_sequences=running * layout.replicas * loop.busy_frac,
-            ttft_s=loop.ttft_s,
-            tpot_s=loop.tpot_s,
-            e2e_s=loop.e2e_s,
-            requests_per_s=loop.rate_per_s * layout.replicas * loop.busy_frac,
-            mbu_frac=mbu,
-            mfu_frac=mfu,
-            power_w=power_w(device, engine, mbu, mfu) * count,
-            n_devices=count,
-        )
-
-    def seconds(self, amounts: Amounts, eager: bool) -> tuple[Array, tuple[Array, Array], tuple[Array, Array]]:
-        """(seconds, bytes, FLOPs) of a step; the latter two of the routed experts, and of all else on a rank."""
-        engine, layout = self.engine, self.layout
-        n_sequences = amounts.n_decode + amounts.n_behind
-        stages = micro_batches(engine, layout, n_sequences)
-        of_stage = 1.0 / stages
-        of_rank = of_stage / jnp.clip(n_sequences * of_stage, 1.0, layout.dp)
-        tokens = amounts.n_decode + amounts.n_prompts * self.prompt
-        rows, logits = tokens * of_rank, (amounts.n_decode + amounts.n_prompts) * of_rank
-        dense_s, dense_bytes, dense_flops = self._gemms(rows, logits)
-        expert_s, expert_bytes, expert_flops = self._experts(tokens * of_stage)
-        cached_s, cached_bytes, cached_flops = self._cached(amounts, of_rank)
-        communication, _ = communication_s(self.model, self.device, engine, layout, rows)
-        busy = dense_s + expert_s + cached_s + communication
-        alone = True if eager else amounts.n_decode * of_rank * layout.pp > engine.graph_tokens
-        scheduler = engine.step_s + engine.sequence_s * n_sequences / jnp.clip(n_sequences, 1.0, layout.dp)
-        total = busy + launch_s(self.parts.launches, alone, busy) + scheduler
-        return total, (expert_bytes, dense_bytes + cached_bytes), (expert_flops, dense_flops + cached_flops)
-
-    def _gemms(self, rows: Array, logits: Array) -> tuple[Array, Array, Array]:
-        gemm, total, flops = self.parts.gemm, 0.0, 0.0
-        for group in range(len(GEMM_GROUPS)):
-            here, own = jax.tree.map(lambda a, i=group: a[..., i], gemm), logits if group == HEAD else rows
-            total = total + self._overlapped(here, 1.0, own)
-            flops = flops + own * here.flops_per_row
-        return total, jnp.sum(gemm.bytes, axis=-1), flops
-
-    def _experts(self, tokens: Array) -> tuple[Array, Array, Array]:
-        on_rank, rows = experts_of_step(self.model, self.engine, self.layout, tokens)
-        part = self.parts.expert
-        return self._overlapped(part, on_rank, rows), on_rank * part.bytes, rows * part.flops_per_row
-
-    def _overlapped(self, part: LinearParts, weights: Array | float, rows: Array) -> Array:
-        memory = weights * part.memory_s + rows * part.memory_s_per_row
-        compute = weights * part.compute_s + rows * part.compute_s_per_row
-        return smooth_max(memory, compute, self.engine.sharpness)
-
-    def _cached(self, amounts: Amounts, of_rank: Array) -> tuple[Array, Array, Array]:
-        n = jax.tree.map(lambda amount: amount * of_rank, amounts)
-        terms = (n.n_decode, self.at.decode), (n.n_prompts, self.at.prompt), (n.n_reads, self.at.reads)
-        terms = (*terms, (n.n_behind, self.parts.sequence))
-        amount = lambda kind, i: sum(many * unit[..., kind, i] for many, unit in terms)  # noqa: E731
-        whole = lambda kind: sum(many * jnp.sum(unit[..., kind, :], axis=-1) for many, unit in terms)  # noqa: E731
-        seconds = sum(
-            smooth_max(amount(MEMORY_S, i), amount(COMPUTE_S, i), self.engine.sharpness) for i in range(N_CACHED)
-        )
-        return seconds, whole(BYTES), whole(FLOPS)
+def _place(tree, axes: tuple[str, ...], order: tuple[str, ...]):
+    """Leaves with these axes, transposed and with axes of length 1 to all of `order`."""
+    there = [name for name in order if name in axes]
+    turn, missing = [axes.index(name) for name in there], [i for i, name in enumerate(order) if name not in axes]
+    return jax.tree.map(lambda a: jnp.expand_dims(jnp.transpose(a, turn), missing), tree)
 
 
-def prompts(n: Array) -> Amounts:
-    """A step of n prompts from their first token, as `kernels.work.prefill_load` counts them."""
-    return Amounts(0.0, n, jnp.maximum(n, 1.0), jnp.maximum(n, 0.5 * (1.0 + n)))
+@jax.jit
+def batch(of: Deployment, at: Served, load: Workload) -> tuple[Array, Array, Array, Array, Array]:
+    """(running sequences, prefill tokens of a mixed step, share of mixed steps, prompts of a full step, sequences
+    beside these).
+    """
+    engine, layout, prompt = of.engine, of.layout, load.prompt_tokens
+    running = running_sequences(engine, layout, load, at.held)
+    chunk, share = mixing(engine, layout, running, prompt, load.output_tokens)
+    filled = full_tokens(engine, layout, load, running) / prompt
+    return running, chunk, share, filled, 0.5 * engine.mixes_prefill * (running - 1.0)
+
+
+@partial(jax.jit, static_argnames="eager")
+def step(of: Deployment, at: Served, prompt: Array, amounts: Amounts, eager: bool) -> tuple[Array, Work]:
+    """(seconds, work) of a step. eager: it has prompts; its work is then that of prefill, else that of decode."""
+    engine, layout, ranks = of.engine, of.layout, amounts.n_ranks
+    n_prompts = amounts.n_prompts * ranks
+    in_prefill = jnp.maximum(amounts.n_prompts, 1.0) * ranks if eager else 0.0
+    n_sequences = amounts.n_decode + in_prefill
+    of_stage = 1.0 / micro_batches(engine, layout, n_sequences)
+    of_rank = of_stage / jnp.clip(n_sequences * of_stage, 1.0, layout.dp)
+    tokens = amounts.n_decode + n_prompts * prompt
+    rows, logits = tokens * of_rank, (amounts.n_decode + n_prompts) * of_rank
+    on_rank, expert_rows = experts_of_step(of.routing, tokens * of_stage)
+    gemms = [(part, 1.0, logits if i == HEAD else rows) for i, part in enumerate(of.gemms)]
+    busy = sum(overlapped(engine, *one) for one in (*gemms, (of.expert, on_rank, expert_rows)))
+    loads = [(amounts.n_decode * of_rank, at.decode)]
+    if eager:  # the cache is read once a chunk, see kernels.work.prefill_load
+        reads = jnp.maximum(amounts.n_prompts, 0.5 * (1.0 + amounts.n_prompts)) * ranks
+        loads += [(n_prompts * of_rank, at.prompt), (reads * of_rank, at.reads), (in_prefill * of_rank, of.sequence)]
+    cached_s, cached_bytes, cached_flops = cached(engine, loads)
+    busy = busy + cached_s + communication_s(of.model, of.device, engine, layout, rows)[0]
+    apart = True if eager else amounts.n_decode * of_rank * layout.pp > engine.graph_tokens
+    scheduler = engine.step_s + engine.sequence_s * n_sequences / jnp.clip(n_sequences, 1.0, layout.dp)
+    own_flops = sum(count * part.flops_per_row for part, _, count in gemms) + cached_flops
+    routed_flops = expert_rows * of.expert.flops_per_row
+    zero = jnp.zeros_like(own_flops)
+    work = Work(zero, zero, routed_flops + own_flops / layout.dp)
+    if not eager:
+        work = Work(of.gemm_bytes + on_rank * of.expert.bytes + cached_bytes, own_flops + routed_flops, zero)
+    return busy + launch_s(of.launches, apart, busy) + scheduler, work
+
+
+def overlapped(engine: Engine, part: LinearParts, weights: Array | float, rows: Array) -> Array:
+    """Seconds of so many weights and rows."""
+    memory_s = weights * part.memory_s + rows * part.memory_s_per_row
+    return smooth_max(memory_s, weights * part.compute_s + rows * part.compute_s_per_row, engine.sharpness)
+
+
+def cached(engine: Engine, loads: list[tuple[Array, Unit]]) -> tuple[Array, Array, Array]:
+    """(seconds, bytes, FLOPs) of attention, indexer and recurrent state on a rank."""
+    total = lambda parts: sum(n * part for (n, _), part in zip(loads, parts, strict=True))  # noqa: E731
+    seconds = 0.0
+    for i in range(len(loads[0][1].memory_s)):
+        memory_s, compute_s = total(one.memory_s[i] for _, one in loads), total(one.compute_s[i] for _, one in loads)
+        seconds = seconds + smooth_max(memory_s, compute_s, engine.sharpness)
+    return seconds, total(one.bytes for _, one in loads), total(one.flops for _, one in loads)
+
+
+@jax.jit
+def finish(
+    of: Deployment, at: Served, load: Workload, running: Array, chunk: Array, share: Array,
+    seconds: dict[str, Array], decode: Work, prefill: Work,
+) -> Cells:  # fmt: skip
+    """The loop of these steps."""
+    device, engine, layout = of.device, of.engine, of.layout
+    loop = closed_loop(engine, layout, load, running, chunk, share, **{f"{n}_s": s for n, s in seconds.items()})
+    work = Work(decode.decode_bytes, decode.decode_flops, prefill.prefill_flops)
+    used = utilization(device, engine, layout, load, running, work, of.peak, loop.rate_per_s)
+    mbu, mfu = (frac * loop.busy_frac for frac in used)
+    count = n_devices(layout)
+    return Cells(
+        memory=at.memory,
+        running_sequences=running * layout.replicas * loop.busy_frac,
+        ttft_s=loop.ttft_s,
+        tpot_s=loop.tpot_s,
+        e2e_s=loop.e2e_s,
+        requests_per_s=loop.rate_per_s * layout.replicas * loop.busy_frac,
+        mbu_frac=mbu,
+        mfu_frac=mfu,
+        power_w=power_w(device, engine, mbu, mfu) * count,
+        n_devices=count,
+    )
+
+
+def grid(of: Deployment, at: Served, load: Workload, ranked: bool) -> Cells:
+    """All cells of `coefficients`. ranked: some layout has attention-DP; elsewhere a wave is a prompt alone."""
+    running, chunk, share, filled, beside = batch(of, at, load)
+    prompt, one = load.prompt_tokens, 1.0 / prompt_chunks(of.engine, load.prompt_tokens)
+    decode_s, decode = step(of, at, prompt, Amounts(running, 0.0, 1.0), eager=False)
+    alone_s, prefill = step(of, at, prompt, Amounts(0.0, one, 1.0), eager=True)
+    seconds = {"decode": decode_s, "alone": alone_s, "wave": alone_s}
+    if ranked:
+        seconds["wave"], _ = step(of, at, prompt, Amounts(0.0, one, busy_ranks(of.layout, running)), eager=True)
+    seconds["mixed"], _ = step(of, at, prompt, Amounts(running, chunk / prompt, 1.0), eager=True)
+    seconds["filled"], _ = step(of, at, prompt, Amounts(beside, filled, 1.0), eager=True)
+    return finish(of, at, load, running, chunk, share, seconds, decode, prefill)

@@ -16,7 +16,7 @@ def smooth_max(a: Array, b: Array, sharpness: Array) -> Array:
     low = jnp.minimum(a, b)
     safe = jnp.where(high > 0, high, 1.0)
     ratio = jnp.where(low > 0, low / safe, 1.0)
-    scale = jnp.exp(jnp.log1p(jnp.exp(sharpness * jnp.log(ratio))) / sharpness)
+    scale = jnp.exp(jnp.log(1.0 + jnp.exp(sharpness * jnp.log(ratio))) / sharpness)
     return jnp.where(low > 0, high * scale, high)
 
 

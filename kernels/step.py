@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from kernels import collectives
+from kernels.experts import experts_of_step, routing
 from kernels.roofline import divide, smooth_max
 from kernels.types import (
     COMMUNICATION,
@@ -25,9 +26,7 @@ from kernels.work import (
     activations,
     attention_flops,
     attention_scores,
-    distinct_experts,
     divide_load,
-    fullest_rank,
     kv_bytes_read,
     state_work,
 )
@@ -147,15 +146,9 @@ def expert_parts(model: Model, device: Device, engine: Engine, layout: Layout) -
     )
 
 
-def experts_of_step(model: Model, engine: Engine, layout: Layout, tokens: Array) -> tuple[Array, Array]:
-    """(Distinct experts, rows) of the fullest rank in a step of `tokens` over a stage."""
-    hit = distinct_experts(model.n_experts, model.n_experts_per_token, tokens, engine.routing_skew)
-    return fullest_rank(model, tokens, hit, layout.ep, engine.routing_skew, engine.expert_imbalance)
-
-
 def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage: Load):
     """Bytes, FLOPs, memory and compute seconds of the routed experts on the fullest rank."""
-    on_rank, rows = experts_of_step(model, engine, layout, stage.n_decode_tokens + stage.n_prefill_tokens)
+    on_rank, rows = experts_of_step(routing(model, engine, layout), stage.n_decode_tokens + stage.n_prefill_tokens)
     part = expert_parts(model, device, engine, layout)
     memory = on_rank * part.memory_s + rows * part.memory_s_per_row
     compute = on_rank * part.compute_s + rows * part.compute_s_per_row
@@ -188,9 +181,7 @@ def attention_parts(
     )
 
 
-def communication_s(
-    model: Model, device: Device, engine: Engine, layout: Layout, tokens: Array
-) -> tuple[Array, Array]:
+def communication_s(model: Model, device: Device, engine: Engine, layout: Layout, tokens: Array) -> tuple[Array, Array]:
     """Seconds and bytes sent: an all-reduce a block over TP, all-to-all of dispatch and combine with attention-DP
     (in place of the MoE's all-reduce), and hops between stages, as many across domains as there are borders.
     """

@@ -5,26 +5,11 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.special import ndtri
 
 from kernels.types import Load, Model
 
 MOST_ENTRIES = 1e12  # more than any context holds
 ACTIVATION_BYTES = 2.0  # residual stream in 16 bits, in every engine of the catalogue
-
-
-def distinct_experts(n_experts: Array, n_experts_per_token: Array, n_tokens: Array, skew: Array) -> Array:
-    """Expected number of distinct experts of a layer that a step's tokens hit.
-
-    Uniform independent routing gives E·(1 − (1 − k/E)^T). Real routers prefer some experts: with popularity drawn
-    from a Gamma law of squared variation c, the chance that an expert is missed by T tokens is
-    P₀(T) = (1 + T·((1 − k/E)^(−c) − 1))^(−1/c), which is exact at T = 0 and T = 1 and uniform as c → 0.
-    Source: negative-binomial mixture; c against power-law routing of measured MoE kernels (see docs/physics.md).
-    """
-    miss_one = jnp.log1p(-jnp.minimum(n_experts_per_token / jnp.maximum(n_experts, 1.0), 1.0 - 1e-6))
-    c = jnp.maximum(skew, 1e-3)
-    log_missed = -jnp.log1p(n_tokens * jnp.expm1(-c * miss_one)) / c
-    return -n_experts * jnp.expm1(log_missed)
 
 
 def activations(n_tokens: Array, n_gemms: Array | float, params: Array, model: Model) -> Array:
@@ -33,33 +18,6 @@ def activations(n_tokens: Array, n_gemms: Array | float, params: Array, model: M
     Every one of the N weight matrices k × n has the hidden size d on one side, and so P/d in all on the other.
     """
     return ACTIVATION_BYTES * n_tokens * (n_gemms * model.hidden_size + params / model.hidden_size)
-
-
-def most_of_ranks(n_ranks: Array) -> Array:
-    """Expected largest of n standard normal deviates: Φ⁻¹((n − 3/8) / (n + 1/4)) (Blom, 1958); 0 for one."""
-    return ndtri((n_ranks - 0.375) / (n_ranks + 0.25))
-
-
-def fullest_rank(
-    model: Model, n_tokens: Array, hit: Array, n_ranks: Array, skew: Array, imbalance: Array
-) -> tuple[Array, Array]:
-    """(Distinct experts, rows) of the fullest of n EP ranks in a step of T tokens that hits `hit` experts of a layer.
-
-    Random placement spreads f·E/n experts a rank by √((n − 1)/(f·E)) of their mean: 1 − (1 − f)^(1 + g) of a rank's
-    experts, g the spread of the fullest, tends to f·(1 + g) for few and to all for many. Rows spread with their number
-    and, however many, with the popularity of experts (squared variation c = skew): √((n − 1)·(c/E + 1/(T·k))).
-    imbalance scales both spreads: 1 as random, 0 as balanced as an expert balancer can.
-    """
-    most = imbalance * most_of_ranks(n_ranks)
-    others = jnp.maximum(n_ranks - 1.0, 0.5)  # a lone rank has no spread: most = 0, and a finite gradient
-    n_experts = jnp.maximum(model.n_experts, 1.0)
-    filled = jnp.clip(hit / n_experts, 1e-9, 1.0 - 1e-6)
-    more = most * jnp.sqrt(others / (filled * n_experts))
-    experts = -n_experts / n_ranks * jnp.expm1((1.0 + more) * jnp.log1p(-filled))
-    rows = n_tokens * model.n_experts_per_token
-    spread = most * jnp.sqrt(others * (skew / n_experts + 1.0 / jnp.maximum(rows, 1.0)))
-    fullest = jnp.minimum(rows / n_ranks * (1.0 + spread), rows)
-    return jnp.where(hit > 0, jnp.clip(experts, jnp.minimum(hit, 1.0), n_experts / n_ranks), 0.0), fullest
 
 
 def clipped_pairs(depth: Array, n_tokens: Array, limit: Array) -> Array:

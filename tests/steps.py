@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
+from kernels.experts import distinct_experts, hit_growth
 from kernels.step import step_time
 from kernels.types import Device, Engine, Layout, Load, Model, StepTime
 from kernels.work import combine, decode_load, prefill_load
@@ -17,6 +18,11 @@ N_GROUPS, N_PROMPTS = 3, 2
 Rows = list[tuple[int, int]]
 groups = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9000)), max_size=N_GROUPS)
 prompts = st.lists(st.tuples(st.integers(0, 5000), st.integers(1, 2000)), max_size=N_PROMPTS)
+
+
+def experts_hit(n_experts: jax.Array, chosen: jax.Array, n_tokens: jax.Array, skew: jax.Array) -> jax.Array:
+    """Distinct experts of a layer that a step's tokens hit, each `chosen` of all."""
+    return distinct_experts(n_experts, hit_growth(n_experts, chosen, skew), n_tokens, skew)
 
 
 @jax.jit

@@ -20,8 +20,9 @@ from kernels.roofline import smooth_max
 from kernels.steady import steady
 from kernels.step import step_time
 from kernels.types import Workload
-from kernels.work import clipped_pairs, combine, decode_load, distinct_experts, prefill_load
+from kernels.work import clipped_pairs, combine, decode_load, prefill_load
 from tests import draw
+from tests.steps import experts_hit
 
 RELATIVE_STEP = 1e-7
 RTOL = 1e-6
@@ -52,7 +53,7 @@ def loop_outputs(model, device, engine, layout, load) -> jax.Array:
 CONTINUOUS: dict[str, tuple[Callable, tuple]] = {
     "smooth_max": (smooth_max, (draw.between(1e-6, 1), draw.between(1e-6, 1), draw.between(1, 9))),
     "distinct_experts": (
-        distinct_experts,
+        experts_hit,
         (draw.between(8, 512), draw.between(1, 7.9), draw.between(1, 1e4), draw.between(2e-3, 3)),
     ),
     "clipped_pairs": (clipped_pairs, (draw.between(0.3, 5e3), draw.between(0.7, 3e3), draw.between(0.9, 9e3))),

@@ -14,7 +14,7 @@ from kernels import collectives
 from kernels.memory import cache_bytes, memory, rank_cache_bytes, weight_bytes
 from kernels.roofline import divide, smooth_max
 from kernels.types import Device, Engine, Layout, Model
-from kernels.work import clipped_pairs, distinct_experts
+from kernels.work import clipped_pairs
 from tests import draw, steps
 from tests.oracle import collectives as slow_collectives
 from tests.oracle import memory as slow_memory
@@ -49,7 +49,7 @@ def test_divide(amount: float, rate: float, seconds: float) -> None:
 @given(st.integers(1, 512), st.data(), draw.between(1, 1e5), draw.between(1e-3, 3))
 def test_distinct_experts(n_experts: int, data: st.DataObject, n_tokens: float, skew: float) -> None:
     chosen = data.draw(st.integers(1, n_experts))
-    found = jax.jit(distinct_experts)(f32(n_experts), f32(chosen), f32(n_tokens), f32(skew))
+    found = jax.jit(steps.experts_hit)(f32(n_experts), f32(chosen), f32(n_tokens), f32(skew))
     close(found, slow_work.distinct_experts(n_experts, chosen, n_tokens, skew))
 
 

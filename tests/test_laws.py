@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from kernels.roofline import smooth_max
 from kernels.types import ATTENTION, COMMUNICATION, GEMM_GROUPS, HOST, INDEXER, LAUNCH, ROUTED, STATE, Layout
-from kernels.work import clipped_pairs, distinct_experts
+from kernels.work import clipped_pairs
 from tests import draw, rows, steps
 
 SLACK = 1.0 + 3e-6  # float32
@@ -45,7 +45,7 @@ def test_smooth_max_lies_between_the_maximum_and_the_sum(a: float, b: float, p: 
     assert float(jax.jit(smooth_max)(*f32(a, 0, p))) == np.float32(a)
 
 
-experts_hit = jax.jit(distinct_experts)
+experts_hit = jax.jit(steps.experts_hit)
 sizes = st.integers(2, 512).flatmap(lambda e: st.tuples(st.just(e), st.integers(1, e)))
 skews = draw.between(1e-3, 3)
 
