@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernels.economics import economics
-from kernels.memory import memory
 from kernels.loop import mixing
+from kernels.memory import memory
 from kernels.steady import steady
 from kernels.types import Device, Economics, Steady
 from tests import draw
