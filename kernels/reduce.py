@@ -1,0 +1,138 @@
+"""Reductions of a grid on the device: which cells keep to limits, why others do not, the best of groups, and who could
+be on the Pareto front.
+
+Cells have the axes (prices, *order of the grid). Of cells with equal values the one with the lowest index counts.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from kernels.grid import Cells, Deployment
+from kernels.types import Workload, pytree
+
+FIRST_REASONS = ("weights", "kv", "context", "price")  # before those of limits
+NO_INDEX = 2**31 - 1
+
+
+@pytree
+class Prices:
+    """A price axis (Q, 1, 1, 1), and what a deployment costs by itself. NaN: unknown."""
+
+    usd_per_device_s: Array  # (Q, 1, 1, 1) NaN: the deployment's own
+    factor: Array  # (Q, 1, 1, 1)
+    own_usd_per_device_s: Array  # along deployments
+    usd_per_joule: Array  # along deployments, where its own price holds
+    purchase_usd: Array  # along deployments, of one device
+
+
+@pytree
+class Reduced:
+    """What leaves the device. K: reasons; D: objectives."""
+
+    n_cells: Array
+    first: Array  # (K,) cells whose first reason this is
+    alone: Array  # (K,) cells that have no other reason
+    best: tuple[Array, ...]  # D times least value over the axes that are not kept
+    where: tuple[Array, ...]  # D times its index
+    n_ranked: Array  # cells at most as large as the bar, by the first objective
+    n_front: Array  # cells that no reference dominates
+
+
+def figures(of: Deployment, cells: Cells, load: Workload, prices: Prices) -> dict[str, Array]:
+    """What limits and objectives name; shapes broadcast."""
+    own = jnp.isnan(prices.usd_per_device_s)
+    each = jnp.where(own, prices.own_usd_per_device_s, prices.usd_per_device_s) * prices.factor
+    usd_per_s = each * cells.n_devices + jnp.where(own, prices.usd_per_joule, 0.0) * cells.power_w
+    tokens_per_s = cells.requests_per_s * load.output_tokens
+    return {
+        "usd_per_mtok": usd_per_s / tokens_per_s * 1e6,
+        "usd_per_hour": usd_per_s * 3600.0,
+        "usd": prices.purchase_usd * cells.n_devices,
+        "tpot_s": cells.tpot_s,
+        "ttft_s": cells.ttft_s,
+        "e2e_s": cells.e2e_s,
+        "joules_per_token": cells.power_w / tokens_per_s,
+        "power_w": cells.power_w,
+        "n_devices": cells.n_devices,
+        "user_tokens_per_s": 1.0 / cells.tpot_s,
+        "output_tokens_per_s": tokens_per_s,
+    }
+
+
+def reasons(
+    of: Deployment, cells: Cells, load: Workload, found: dict[str, Array], limits: dict[str, Array],
+    at_least: tuple[str, ...], priced: tuple[str, ...],
+) -> list[Array]:  # fmt: skip
+    """Where each reason holds against a cell: FIRST_REASONS, then limits in their order. A figure that is no number
+    keeps to no limit.
+    """
+    mem = cells.memory
+    no_weights = mem.pool_bytes <= 0
+    unknown = [jnp.isnan(found[name]) for name in priced]
+    against = [
+        no_weights,
+        ~no_weights & (mem.max_sequences < 1),
+        load.context_tokens > of.model.max_context_tokens,
+        sum(unknown[1:], unknown[0]) if unknown else jnp.zeros((1, 1, 1, 1), bool),
+    ]
+    for name, limit in limits.items():
+        against.append(~(found[name] >= limit) if name in at_least else ~(found[name] <= limit))
+    return against
+
+
+@partial(jax.jit, static_argnames=("at_least", "priced", "minimize", "kept"))
+def judge(
+    of: Deployment, cells: Cells, load: Workload, prices: Prices, valid: Array, limits: dict[str, Array],
+    at_least: tuple[str, ...], priced: tuple[str, ...], minimize: tuple[str, ...], kept: tuple[bool, ...],
+    index: Array, bar: Array, references: Array,
+) -> tuple[Reduced, Array, tuple[Array, ...]]:  # fmt: skip
+    """(what leaves the device, (cells) could be on the front, D objectives: inf where a cell is refused).
+
+    valid: cells that are no padding; index: of each cell; kept: which of the four axes groups keep; bar: by the first
+    objective, of what is among the best; references: (N, D) objectives that others may be dominated by, inf: none.
+    """
+    shape = index.shape
+    found = figures(of, cells, load, prices)
+    against = reasons(of, cells, load, found, limits, at_least, priced)
+    code = sum(jnp.where(hit, 1 << k, 0).astype(jnp.int32) for k, hit in enumerate(against))
+    code = jnp.where(valid, jnp.broadcast_to(code, shape), -1)
+    lowest = code & -code
+    count = lambda hit: jnp.sum(hit.astype(jnp.int32), dtype=jnp.int32)  # noqa: E731
+    bits = [1 << k for k in range(len(against))]
+    values = tuple(jnp.where(code == 0, found[name], jnp.inf) for name in minimize)
+    axes = tuple(i for i, keep in enumerate(kept) if not keep)
+    best = tuple(jnp.min(value, axis=axes, keepdims=True) for value in values)
+    where = tuple(
+        jnp.min(jnp.where((value == least) & (value < jnp.inf), index, NO_INDEX), axis=axes)
+        for value, least in zip(values, best, strict=True)
+    )
+    front = undominated(values, references)
+    out = Reduced(
+        n_cells=count(valid),
+        first=jnp.stack([count((lowest == bit) & (code > 0)) for bit in bits]),
+        alone=jnp.stack([count(code == bit) for bit in bits]),
+        best=tuple(jnp.squeeze(least, axes) for least in best),
+        where=where,
+        n_ranked=count(values[0] <= jnp.minimum(bar, jnp.finfo(values[0].dtype).max)),
+        n_front=count(front),
+    )
+    return out, front, values
+
+
+def undominated(values: tuple[Array, ...], references: Array) -> Array:
+    """Cells with finite values that no reference matches in all objectives and beats in one."""
+    dominated = jnp.zeros(values[0].shape, bool)
+    for point in range(references.shape[0]):
+        no_worse, better = True, False
+        for d, value in enumerate(values):
+            no_worse, better = no_worse & (references[point, d] <= value), better | (references[point, d] < value)
+        dominated = dominated | (no_worse & better)
+    finite = True
+    for value in values:
+        finite = finite & (value < jnp.inf)
+    return finite & ~dominated
