@@ -156,13 +156,16 @@ def served(model: Model, device: Device, engine: Engine, layout: Layout, load: W
 
 @partial(jax.jit, static_argnames="order")
 def coefficients(
-    model: Model, device: Device, engine: Engine, layout: Layout, lengths: Workload, concurrency: Array,
-    order: tuple[str, ...] = ORDER,
+    models: Model, devices: Device, engines: Engine, which: Array, layout: Layout, tuned: dict[str, Array],
+    lengths: Workload, concurrency: Array, order: tuple[str, ...] = ORDER,
 ) -> tuple[Deployment, Served, Workload]:  # fmt: skip
-    """All that the cells need, with an axis for each of `order`: model, device, engine, layout (R, ...), lengths (L,)
-    but for their concurrency, concurrency (C,).
+    """All that the cells need, with an axis for each of `order`.
+
+    which: (R, 3) indices into models, devices and engines; layout (R,); tuned: fields of Engine, (R,) each; lengths
+    (L,) but for their concurrency; concurrency (C,).
     """
-    rows = (model, device, engine, layout)
+    chosen = [jax.tree.map(lambda a, i=i: a[which[:, i]], tree) for i, tree in enumerate((models, devices, engines))]
+    rows = (*chosen[:2], replace(chosen[2], **tuned), layout)
     of_rows = jax.vmap(deployment)(*rows)
     of_lengths = jax.vmap(jax.vmap(served, (None, None, None, None, 0)), (0, 0, 0, 0, None))(*rows, lengths)
     place = partial(_place, order=order)

@@ -6,6 +6,7 @@ Cells have the axes (prices, *order of the grid). Of cells with equal values the
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 
 import jax
@@ -87,15 +88,17 @@ def reasons(
 
 @partial(jax.jit, static_argnames=("at_least", "priced", "minimize", "kept"))
 def judge(
-    of: Deployment, cells: Cells, load: Workload, prices: Prices, valid: Array, limits: dict[str, Array],
+    of: Deployment, cells: Cells, load: Workload, prices: Prices, valid: tuple[Array, ...], limits: dict[str, Array],
     at_least: tuple[str, ...], priced: tuple[str, ...], minimize: tuple[str, ...], kept: tuple[bool, ...],
-    index: Array, bar: Array, references: Array,
+    index: tuple[Array, ...], bar: Array, references: Array,
 ) -> tuple[Reduced, Array, tuple[Array, ...]]:  # fmt: skip
     """(what leaves the device, (cells) could be on the front, D objectives: inf where a cell is refused).
 
-    valid: cells that are no padding; index: of each cell; kept: which of the four axes groups keep; bar: by the first
-    objective, of what is among the best; references: (N, D) objectives that others may be dominated by, inf: none.
+    valid, index: along each axis, whether it is no padding, and what it adds to a cell's index; kept: which of the four
+    axes groups keep; bar: by the first objective, of what is among the best; references: (N, D) objectives of cells by
+    which others may be dominated; inf: none.
     """
+    index, valid = sum(index[1:], index[0]), functools.reduce(jnp.logical_and, valid)
     shape = index.shape
     found = figures(of, cells, load, prices)
     against = reasons(of, cells, load, found, limits, at_least, priced)
@@ -113,7 +116,7 @@ def judge(
     )
     front = undominated(values, references)
     out = Reduced(
-        n_cells=count(valid),
+        n_cells=count(jnp.broadcast_to(valid, shape)),
         first=jnp.stack([count((lowest == bit) & (code > 0)) for bit in bits]),
         alone=jnp.stack([count(code == bit) for bit in bits]),
         best=tuple(jnp.squeeze(least, axes) for least in best),

@@ -1,0 +1,228 @@
+"""One block of a sweep: evaluated and judged on the device; what could matter comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax
+import numpy as np
+
+from kernels.grid import ORDER, Cells, coefficients, grid
+from kernels.reduce import FIRST_REASONS, NO_INDEX, Prices, Reduced, judge
+from kernels.types import Workload
+from sim.lower import NO_LIMIT
+from sim.sweep.parts import Part, leading, pareto
+from sim.sweep.plan import LANES, Block, Plan
+from sim.sweep.rows import rent
+from sim.sweep.spec import AT_LEAST, LENGTH_AXES, PRICE_AXES, PRICED, ROW_AXES
+
+N_REFERENCES = 16
+TUNED = ("max_batched_tokens", "max_sequences", "memory_frac")
+AXIS = ("prices", *ORDER)
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What other blocks found: a bar for the top, and points that others may be dominated by. It only saves work."""
+
+    bar: float
+    references: np.ndarray  # (N_REFERENCES, D), infinite where there is none
+
+
+class Sweeper:
+    """Evaluates the blocks of a plan; what does not depend on the block is made once, and stays on the device."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        rows, lengths = plan.block_shape
+        sizes = dict(zip(AXIS, (len(plan.prices), rows, lengths, plan.n_concurrency), strict=True))
+        sizes[plan.order[-1]] = -(-sizes[plan.order[-1]] // LANES) * LANES
+        self.sizes = sizes
+        self.dims = ("prices", *plan.order)
+        self.shape = tuple(sizes[name] for name in self.dims)
+        self.trees = jax.device_put((plan.rows.models, plan.rows.devices, plan.rows.engines))
+        self.priced = tuple(name for name in PRICED if name in (*plan.spec.limits, *plan.spec.minimize))
+        self.ranked = bool(np.any(plan.rows.numbers["dp"] > 1))
+
+    def along(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Values on one axis, with axes of length 1 for the others."""
+        return np.reshape(values, [self.sizes[name] if name == dim else 1 for dim in self.dims])
+
+    def padded(self, first: int, n: int, name: str) -> np.ndarray:
+        """Positions on an axis: those of the block, the last one repeated."""
+        return first + np.minimum(np.arange(self.sizes[name]), n - 1)
+
+    @cached_property
+    def strides(self) -> dict[str, int]:
+        """What a step on each axis adds to the index of a cell in a block."""
+        _, lengths = self.plan.block_shape
+        n, q = self.plan.n_concurrency, len(self.plan.prices)
+        return {"deployments": lengths * n * q, "lengths": n * q, "concurrency": q, "prices": 1}
+
+    @cached_property
+    def index(self) -> tuple[np.ndarray, ...]:
+        """Of each axis, what it adds to the index in the block."""
+        return tuple(
+            self.along(n, np.arange(self.sizes[n], dtype=np.int32) * np.int32(s)) for n, s in self.strides.items()
+        )
+
+    def global_index(self, block: Block, local: np.ndarray) -> np.ndarray:
+        """Index in the sweep of cells by their index in the block."""
+        local = local.astype(np.int64)
+        row, rest = np.divmod(local, self.strides["deployments"])
+        length, rest = np.divmod(rest, self.strides["lengths"])
+        per_length = self.strides["lengths"]
+        return ((block.first_row + row) * len(self.plan.lengths) + block.first_length + length) * per_length + rest
+
+    def cells(self, block: Block) -> tuple[Any, Cells, Workload, Prices, tuple[np.ndarray, ...]]:
+        """(deployments, figures, workload, prices, what is no padding) of a block, on the device."""
+        plan, rows = self.plan, self.plan.rows
+        at = self.padded(block.first_row, block.n_rows, "deployments")
+        numbers = {name: values[at] for name, values in rows.numbers.items()}
+        layout = jax.tree.map(lambda a: a[at], rows.layouts)
+        chosen = plan.lengths[self.padded(block.first_length, block.n_lengths, "lengths")].astype(np.float32)
+        same = np.ones(len(chosen), np.float32)
+        lengths = Workload(same, *chosen.T, same * NO_LIMIT, same * NO_LIMIT, same * 0)
+        levels = np.asarray(plan.spec.concurrency, np.float32)[self.padded(0, plan.n_concurrency, "concurrency")]
+        tuned = {name: numbers[name] for name in TUNED}
+        of, served, load = coefficients(*self.trees, rows.which[at], layout, tuned, lengths, levels, order=plan.order)
+        found = grid(of, served, load, self.ranked)
+        prices = Prices(
+            usd_per_device_s=self.along("prices", rent(plan.prices[:, 0]).astype(np.float32)),
+            factor=self.along("prices", plan.prices[:, 1].astype(np.float32)),
+            own_usd_per_device_s=self.along("deployments", numbers["usd_per_device_s"]),
+            usd_per_joule=self.along("deployments", numbers["usd_per_joule"]),
+            purchase_usd=self.along("deployments", numbers["purchase_usd"]),
+        )
+        counts = {"deployments": block.n_rows, "lengths": block.n_lengths}
+        counts |= {"concurrency": plan.n_concurrency, "prices": len(plan.prices)}
+        valid = tuple(self.along(name, np.arange(self.sizes[name]) < n) for name, n in counts.items())
+        return of, found, load, prices, valid
+
+    def judged(self, made: tuple, hint: Hint) -> tuple[Reduced, Any, tuple]:
+        """The device's reductions of `cells`."""
+        of, found, load, prices, valid = made
+        spec = self.plan.spec
+        return judge(
+            of, found, load, prices, valid, {name: np.float32(limit) for name, limit in spec.limits.items()},
+            at_least=AT_LEAST, priced=self.priced, minimize=spec.minimize, kept=self.kept,
+            index=self.index, bar=np.float32(hint.bar), references=hint.references.astype(np.float32),
+        )  # fmt: skip
+
+    @cached_property
+    def kept(self) -> tuple[bool, ...]:
+        """Which axes of the grid the groups keep; deployments are grouped on the host."""
+        by = self.plan.spec.by
+        of = {"lengths": LENGTH_AXES, "concurrency": ("concurrency",), "prices": PRICE_AXES, "deployments": ROW_AXES}
+        return tuple(dim == "deployments" or any(name in by for name in of[dim]) for dim in self.dims)
+
+    def evaluate(self, i_block: int, hint: Hint | None = None) -> Part:
+        """The part of a block."""
+        block = self.plan.blocks[i_block]
+        made = self.cells(block)
+        if hint is None:
+            first, _, values = self.judged(made, self.no_hint)
+            hint = self.own_hint(first, values)
+        reduced, front, values = self.judged(made, hint)
+        best, best_index = self.best(block, reduced)
+        top, top_index = self.picked(block, values, values[0], hint.bar, int(reduced.n_ranked))
+        some = np.flatnonzero(np.asarray(front)) if int(reduced.n_front) else np.zeros(0, np.int64)
+        points = np.stack([np.asarray(value).ravel()[some] for value in values], axis=1)
+        front_values, front_index = pareto(points, self.global_index(block, self.local(some)))
+        return Part(
+            int(reduced.n_cells), np.asarray(reduced.first, np.int64), np.asarray(reduced.alone, np.int64),
+            best, best_index, top, top_index, front_values, front_index,
+        )  # fmt: skip
+
+    @property
+    def no_hint(self) -> Hint:
+        """For a first block."""
+        return Hint(np.inf, np.full((N_REFERENCES, len(self.plan.spec.minimize)), np.inf))
+
+    def own_hint(self, reduced: Reduced, values: tuple) -> Hint:
+        """References from the best cells of the block's own groups."""
+        where = np.unique(np.concatenate([np.asarray(w).ravel() for w in reduced.where]))
+        where = where[where != NO_INDEX]
+        where = where[np.linspace(0, len(where) - 1, min(len(where), N_REFERENCES)).astype(int)]
+        points = [np.asarray(value)[self.position(where)] for value in values]
+        return Hint(np.inf, spread(np.stack(points, axis=1), len(values)))
+
+    def position(self, local: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Position in the grid's arrays of cells by their index in the block."""
+        at, rest = {}, local.astype(np.int64)
+        for name, stride in self.strides.items():
+            at[name], rest = np.divmod(rest, stride)
+        return tuple(at[dim] for dim in self.dims)
+
+    def local(self, flat: np.ndarray) -> np.ndarray:
+        """Index in the block of cells by their place in the grid's flattened arrays."""
+        at = np.unravel_index(flat, self.shape)
+        return sum(np.asarray(i, np.int64) * self.strides[dim] for dim, i in zip(self.dims, at, strict=True))
+
+    def picked(self, block: Block, values: tuple, ranked: Any, bar: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """The leading cells by the first objective among those at most at the bar."""
+        if n == 0:
+            return np.zeros(0, np.float32), np.zeros(0, np.int64)
+        flat = np.asarray(ranked).ravel()
+        some = np.flatnonzero((flat <= bar) & (flat < np.inf))
+        return leading(flat[some], self.global_index(block, self.local(some)), self.plan.spec.top)
+
+    def best(self, block: Block, reduced: Reduced) -> tuple[np.ndarray, np.ndarray]:
+        """(D, G) best values and indices of all groups."""
+        n = self.plan.n_groups
+        group = self.groups(block)
+        values, where = [], []
+        for value, index in zip(reduced.best, reduced.where, strict=True):
+            value, index = np.asarray(value).ravel(), np.asarray(index).ravel()
+            real = (group >= 0) & (index != NO_INDEX)
+            some, value, index = group[real], value[real], index[real]
+            least = np.full(n, np.inf, np.float32)
+            np.minimum.at(least, some, value)
+            first = np.full(n, NO_INDEX, np.int64)
+            ties = value == least[some]
+            np.minimum.at(first, some[ties], index[ties])
+            values.append(least)
+            where.append(np.where(first == NO_INDEX, -1, self.global_index(block, first)))
+        return np.stack(values), np.stack(where)
+
+    def groups(self, block: Block) -> np.ndarray:
+        """Group of each element of the kept axes, flattened; -1 of padding."""
+        plan = self.plan
+        counts = {"deployments": (block.first_row, block.n_rows), "lengths": (block.first_length, block.n_lengths)}
+        counts |= {"concurrency": (0, plan.n_concurrency), "prices": (0, len(plan.prices))}
+        total, padding = 0, False
+        for dim, keep in zip(self.dims, self.kept, strict=True):
+            if not keep:
+                continue
+            ids, stride = plan.group_axes[dim]
+            first, n = counts[dim]
+            own = self.along(dim, ids[self.padded(first, n, dim)] * stride)
+            total, padding = total + own, padding | self.along(dim, np.arange(self.sizes[dim]) >= n)
+        return np.where(padding, -1, total).ravel()
+
+
+def spread(points: np.ndarray, n_objectives: int) -> np.ndarray:
+    """(N_REFERENCES, D) of the points, from end to end of the first objective, and none."""
+    out = np.full((N_REFERENCES, n_objectives), np.inf)
+    finite = points[np.all(np.isfinite(points), axis=1)]
+    order = np.argsort(finite[:, 0], kind="stable")
+    some = (
+        order[np.unique(np.linspace(0, len(order) - 1, min(len(order), N_REFERENCES)).astype(int))]
+        if len(order)
+        else order
+    )
+    out[: len(some)] = finite[some]
+    return out
+
+
+def hint_of(part: Part, n_top: int) -> Hint:
+    """What a merged part tells later blocks."""
+    bar = float(part.top[-1]) if len(part.top) >= n_top else np.inf
+    return Hint(bar, spread(part.front.astype(float), part.best.shape[0]))
+
+
+def reason_names(plan: Plan) -> tuple[str, ...]:
+    """Reasons in the order of a part's counts."""
+    return (*FIRST_REASONS, *plan.spec.limits)

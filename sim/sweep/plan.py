@@ -1,0 +1,137 @@
+"""The order of a sweep: rows, then lengths, then concurrency, then prices; and its blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from kernels.grid import ORDER
+from sim.errors import RoofcastError, sentence
+from sim.sweep.rows import Rows, checked_names, rows_of
+from sim.sweep.spec import LENGTH_AXES, PRICE_AXES, ROW_AXES, Spec
+
+BLOCK_CELLS = 1 << 20
+LANES = 16  # of a vector unit: the innermost axis is padded to a multiple
+MOST_CELLS = 10**13
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of the rows and of the lengths."""
+
+    first_row: int
+    n_rows: int
+    first_length: int
+    n_lengths: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep, its deployments, and the shape that every block is padded to."""
+
+    spec: Spec
+    rows: Rows
+    lengths: np.ndarray  # (L, 3) prompt, output and context tokens
+    prices: np.ndarray  # (Q, 2) USD per device-hour (NaN: the deployment's own), factor
+
+    @property
+    def n_rows(self) -> int:
+        """Deployments."""
+        return len(self.rows)
+
+    @property
+    def n_concurrency(self) -> int:
+        """Concurrency levels."""
+        return len(self.spec.concurrency)
+
+    @property
+    def n_cells(self) -> int:
+        """Configurations."""
+        return self.n_rows * len(self.lengths) * self.n_concurrency * len(self.prices)
+
+    @cached_property
+    def block_shape(self) -> tuple[int, int]:
+        """(rows, lengths) of a block."""
+        inner = self.n_concurrency * len(self.prices)
+        n_lengths = max(min(len(self.lengths), BLOCK_CELLS // inner), 1)
+        return max(min(self.n_rows, BLOCK_CELLS // (inner * n_lengths)), 1), n_lengths
+
+    @cached_property
+    def blocks(self) -> tuple[Block, ...]:
+        """In order of rows, then of lengths."""
+        rows, lengths = self.block_shape
+        return tuple(
+            Block(r, min(rows, self.n_rows - r), n, min(lengths, len(self.lengths) - n))
+            for r in range(0, self.n_rows, rows)
+            for n in range(0, len(self.lengths), lengths)
+        )
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """Axes of the grid, the one that fills vector units last."""
+        sizes = dict(zip(ORDER, (*self.block_shape, self.n_concurrency), strict=True))
+        inner = next((name for name in reversed(ORDER) if sizes[name] >= LANES), max(ORDER, key=lambda n: sizes[n]))
+        return (*(name for name in ORDER if name != inner), inner)
+
+    @cached_property
+    def group_axes(self) -> dict[str, tuple[np.ndarray, int]]:
+        """Of each axis of the grid, the group of each position, and what a group adds to a group's number."""
+        by = self.spec.by
+        rows = self.rows.at[:, [i for i, name in enumerate(ROW_AXES) if name in by]]
+        lengths = self.lengths[:, [i for i, name in enumerate(LENGTH_AXES) if name in by]]
+        prices = self.prices[:, [i for i, name in enumerate(PRICE_AXES) if name in by]]
+        levels = np.asarray(self.spec.concurrency)[:, None][:, : int("concurrency" in by)]
+        found, stride = {}, 1
+        for name, table in (("prices", prices), ("concurrency", levels), ("lengths", lengths), ("deployments", rows)):
+            if table.shape[1]:
+                ids = np.unique(table, axis=0, return_inverse=True)[1].ravel()
+            else:
+                ids = np.zeros(len(table), np.int64)
+            found[name] = (ids, stride)
+            stride *= int(ids.max()) + 1
+        return found
+
+    @property
+    def n_groups(self) -> int:
+        """Groups of `by`."""
+        ids, stride = self.group_axes["deployments"]
+        return stride * (int(ids.max()) + 1)
+
+    def coordinates(self, index: np.ndarray) -> dict[str, np.ndarray]:
+        """Values on every axis of cells, by their index."""
+        row, length, level, price = np.unravel_index(
+            index, (self.n_rows, len(self.lengths), self.n_concurrency, len(self.prices))
+        )
+        at = self.rows.at[row]
+        found = {name: _values(getattr(self.spec, name), at[:, i]) for i, name in enumerate(ROW_AXES)}
+        found |= {name: self.lengths[length, i] for i, name in enumerate(LENGTH_AXES)}
+        found["concurrency"] = np.asarray(self.spec.concurrency)[level]
+        return found | {name: self.prices[price, i] for i, name in enumerate(PRICE_AXES)}
+
+
+def _values(axis: tuple, at: np.ndarray) -> np.ndarray:
+    return np.asarray(axis, object)[at]
+
+
+def plan(spec: Spec) -> Plan:
+    """Checks the names, combines and lowers. RoofcastError with all that is wrong."""
+    checked_names(spec)
+    lengths = [
+        (prompt, output, prompt + output if context is None else context)
+        for prompt in spec.prompt_tokens
+        for output in spec.output_tokens
+        for context in spec.context_tokens
+    ]
+    short = next((at for at in lengths if at[2] < at[0] + at[1]), None)
+    if short:
+        what = f"{short[2]} tokens cannot hold prompt + output = {short[0] + short[1]}"
+        raise RoofcastError(sentence(what, "context_tokens", f"take at least {short[0] + short[1]}, or leave it out"))
+    prices = [(np.nan if usd is None else usd, factor) for usd in spec.usd_per_gpu_hour for factor in spec.usd_factor]
+    most = int(np.prod([float(len(values)) for values in spec.axes.values()]))
+    if most > MOST_CELLS:
+        largest = max(spec.axes, key=lambda name: len(spec.axes[name]))
+        what = f"the axes make {most:.3g} configurations, above the bound of {MOST_CELLS:.0e}"
+        raise RoofcastError(sentence(what, largest, f"it has {len(spec.axes[largest]):,} values: take fewer"))
+    return Plan(spec, rows_of(spec), np.asarray(lengths, np.int64), np.asarray(prices, np.float64))
