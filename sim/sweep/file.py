@@ -16,7 +16,7 @@ from sim.errors import RoofcastError, did_you_mean, sentence, shown
 from sim.profiles import PRIORS
 from sim.sweep.slices import NAME_AXES, expand
 from sim.sweep.spec import AXES, OBJECTIVES, Spec
-from sim.sweep.tables import Answers, Axes, Crossover, Limits, Range, SweepFile
+from sim.sweep.tables import MOST_TOP, Answers, Axes, Crossover, Limits, Range, SweepFile
 from sim.toml_errors import Problems, read_toml
 
 MOST_GROUPS = 10**6
@@ -57,6 +57,13 @@ def check_axis(name: str, where: str = "") -> str:
         hint = did_you_mean(name, AXES) or f"axes are {', '.join(AXES)}"
         raise RoofcastError(sentence(f"no axis is called {shown(name)}", where, hint))
     return name
+
+
+def check_top(top: int, where: str) -> int:
+    """The number of configurations to rank, if it is not beyond bounds; else RoofcastError."""
+    if top > MOST_TOP:
+        raise RoofcastError(sentence(f"expected at most {MOST_TOP}, found {top}", where))
+    return top
 
 
 def _plain(value: Any) -> Any:
