@@ -7,6 +7,8 @@ Cells have the axes (prices, *order of the grid). Of cells with equal values the
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -86,56 +88,82 @@ def reasons(
     return against
 
 
-@partial(jax.jit, static_argnames=("at_least", "priced", "minimize", "kept"))
-def judge(
+@partial(jax.jit, static_argnames=("at_least", "priced", "minimize"))
+def score(
     of: Deployment, cells: Cells, load: Workload, prices: Prices, valid: tuple[Array, ...], limits: dict[str, Array],
-    at_least: tuple[str, ...], priced: tuple[str, ...], minimize: tuple[str, ...], kept: tuple[bool, ...],
-    index: tuple[Array, ...], bar: Array, references: Array,
-) -> tuple[Reduced, Array, tuple[Array, ...]]:  # fmt: skip
-    """(what leaves the device, (cells) could be on the front, D objectives: inf where a cell is refused).
+    at_least: tuple[str, ...], priced: tuple[str, ...], minimize: tuple[str, ...],
+) -> tuple[Array, tuple[Array, ...]]:  # fmt: skip
+    """(reasons against a cell as bits, -1 where it is padding; objectives, inf where there is a reason).
 
-    valid, index: along each axis, whether it is no padding, and what it adds to a cell's index; kept: which of the four
-    axes groups keep; bar: by the first objective, of what is among the best; references: (N, D) objectives of cells by
-    which others may be dominated; inf: none.
+    Of length 1 along axes on which they do not depend. valid: along each axis, what is no padding.
     """
-    index, valid = sum(index[1:], index[0]), functools.reduce(jnp.logical_and, valid)
-    shape = index.shape
     found = figures(of, cells, load, prices)
     against = reasons(of, cells, load, found, limits, at_least, priced)
     code = sum(jnp.where(hit, 1 << k, 0).astype(jnp.int32) for k, hit in enumerate(against))
-    code = jnp.where(valid, jnp.broadcast_to(code, shape), -1)
+    code = jnp.where(functools.reduce(jnp.logical_and, valid), code, -1)
+    return code, tuple(jnp.where(code == 0, found[name], jnp.inf) for name in minimize)
+
+
+@partial(jax.jit, static_argnames=("n_reasons", "kept"))
+def judge(
+    code: Array, values: tuple[Array, ...], index: tuple[Array, ...], n_reasons: int, kept: tuple[bool, ...],
+    bar: Array, references: Array,
+) -> tuple[Reduced, Array]:  # fmt: skip
+    """(what leaves the device, which cells could be on the front), from `score`.
+
+    index: along each axis, what it adds to a cell's index; kept: which of the four axes groups keep; bar: by the first
+    objective, of what is among the best; references: (N, D) objectives of cells by which others may be dominated.
+    """
+    shape = jnp.broadcast_shapes(*(part.shape for part in index))
+    cells_each = math.prod(shape) // code.size
     lowest = code & -code
     count = lambda hit: jnp.sum(hit.astype(jnp.int32), dtype=jnp.int32)  # noqa: E731
-    bits = [1 << k for k in range(len(against))]
-    values = tuple(jnp.where(code == 0, found[name], jnp.inf) for name in minimize)
-    axes = tuple(i for i, keep in enumerate(kept) if not keep)
-    best = tuple(jnp.min(value, axis=axes, keepdims=True) for value in values)
-    where = tuple(
-        jnp.min(jnp.where((value == least) & (value < jnp.inf), index, NO_INDEX), axis=axes)
-        for value, least in zip(values, best, strict=True)
-    )
+    bits = [1 << k for k in range(n_reasons)]
+    best, where = zip(*(least_of(value, index, kept, shape) for value in values), strict=True)
     front = undominated(values, references)
     out = Reduced(
-        n_cells=count(jnp.broadcast_to(valid, shape)),
-        first=jnp.stack([count((lowest == bit) & (code > 0)) for bit in bits]),
-        alone=jnp.stack([count(code == bit) for bit in bits]),
-        best=tuple(jnp.squeeze(least, axes) for least in best),
+        n_cells=count(code >= 0) * cells_each,
+        first=jnp.stack([count((lowest == bit) & (code > 0)) for bit in bits]) * cells_each,
+        alone=jnp.stack([count(code == bit) for bit in bits]) * cells_each,
+        best=best,
         where=where,
         n_ranked=count(values[0] <= jnp.minimum(bar, jnp.finfo(values[0].dtype).max)),
         n_front=count(front),
     )
-    return out, front, values
+    return out, front
+
+
+def least_of(value: Array, index: tuple[Array, ...], kept: tuple[bool, ...], shape: tuple[int, ...]) -> tuple:
+    """(least value over the axes that are not kept, index of the first cell that has it)."""
+    own = [
+        part if n > 1 else part[tuple(slice(0, 1) for _ in shape)] for part, n in zip(index, value.shape, strict=True)
+    ]
+    least = _reduce(jnp.min, value, kept)
+    here = jnp.where((value == least) & (value < jnp.inf), sum(own[1:], own[0]), NO_INDEX)
+    first = _reduce(jnp.min, here, kept)
+    full = tuple(n if keep else 1 for n, keep in zip(shape, kept, strict=True))
+    gone = tuple(i for i, keep in enumerate(kept) if not keep)
+    least, first = jnp.broadcast_to(least, full), jnp.broadcast_to(first, full)
+    more = [part for part, n, keep in zip(index, value.shape, kept, strict=True) if keep and n == 1]
+    first = jnp.where(first == NO_INDEX, first, first + sum(more)) if more else first
+    return jnp.squeeze(least, gone), jnp.squeeze(first, gone)
+
+
+def _reduce(how: Callable[..., Array], value: Array, kept: tuple[bool, ...]) -> Array:
+    """Over the outer axes first, which leaves the innermost for vector units."""
+    outer = tuple(i for i, keep in enumerate(kept[:-1]) if not keep)
+    value = how(value, axis=outer, keepdims=True)
+    return value if kept[-1] else how(value, axis=-1, keepdims=True)
 
 
 def undominated(values: tuple[Array, ...], references: Array) -> Array:
-    """Cells with finite values that no reference matches in all objectives and beats in one."""
-    dominated = jnp.zeros(values[0].shape, bool)
-    for point in range(references.shape[0]):
-        no_worse, better = True, False
-        for d, value in enumerate(values):
-            no_worse, better = no_worse & (references[point, d] <= value), better | (references[point, d] < value)
-        dominated = dominated | (no_worse & better)
-    finite = True
-    for value in values:
-        finite = finite & (value < jnp.inf)
-    return finite & ~dominated
+    """Cells with finite values that no reference matches in all objectives and beats in one.
+
+    In numbers, which vector units compare faster than truth values: largest gap ≤ 0, and smallest < 0.
+    """
+    score = 0.0
+    for point in references:
+        gaps = [reference - value for reference, value in zip(point, values, strict=True)]
+        largest, smallest = functools.reduce(jnp.maximum, gaps), functools.reduce(jnp.minimum, gaps)
+        score = jnp.minimum(score, jnp.where(largest <= 0, smallest, 0.0))
+    return (functools.reduce(jnp.maximum, values) < jnp.inf) & (score >= 0)
