@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from kernels.grid import ORDER, Cells, coefficients, grid
-from kernels.reduce import FIRST_REASONS, NO_INDEX, Prices, Reduced, judge
+from kernels.reduce import FIRST_REASONS, NO_INDEX, Prices, Reduced, judge, score
 from kernels.types import Workload
 from sim.lower import NO_LIMIT
 from sim.sweep.parts import Part, leading, pareto
@@ -50,6 +50,11 @@ class Sweeper:
         """Values on one axis, with axes of length 1 for the others."""
         return np.reshape(values, [self.sizes[name] if name == dim else 1 for dim in self.dims])
 
+    def price_axis(self, values: np.ndarray) -> np.ndarray:
+        """Along prices; of length 1 where all are the same."""
+        same = np.all(np.isnan(values)) or np.all(values == values[0])
+        return np.float32(values[:1]).reshape(1, 1, 1, 1) if same else self.along("prices", np.float32(values))
+
     def padded(self, first: int, n: int, name: str) -> np.ndarray:
         """Positions on an axis: those of the block, the last one repeated."""
         return first + np.minimum(np.arange(self.sizes[name]), n - 1)
@@ -63,9 +68,9 @@ class Sweeper:
 
     @cached_property
     def index(self) -> tuple[np.ndarray, ...]:
-        """Of each axis, what it adds to the index in the block."""
+        """Of each axis of the grid, what it adds to the index in the block."""
         return tuple(
-            self.along(n, np.arange(self.sizes[n], dtype=np.int32) * np.int32(s)) for n, s in self.strides.items()
+            self.along(n, np.arange(self.sizes[n], dtype=np.int32) * np.int32(self.strides[n])) for n in self.dims
         )
 
     def global_index(self, block: Block, local: np.ndarray) -> np.ndarray:
@@ -90,26 +95,27 @@ class Sweeper:
         of, served, load = coefficients(*self.trees, rows.which[at], layout, tuned, lengths, levels, order=plan.order)
         found = grid(of, served, load, self.ranked)
         prices = Prices(
-            usd_per_device_s=self.along("prices", rent(plan.prices[:, 0]).astype(np.float32)),
-            factor=self.along("prices", plan.prices[:, 1].astype(np.float32)),
+            usd_per_device_s=self.price_axis(rent(plan.prices[:, 0])),
+            factor=self.price_axis(plan.prices[:, 1]),
             own_usd_per_device_s=self.along("deployments", numbers["usd_per_device_s"]),
             usd_per_joule=self.along("deployments", numbers["usd_per_joule"]),
             purchase_usd=self.along("deployments", numbers["purchase_usd"]),
         )
-        counts = {"deployments": block.n_rows, "lengths": block.n_lengths}
-        counts |= {"concurrency": plan.n_concurrency, "prices": len(plan.prices)}
+        counts = {"deployments": block.n_rows, "lengths": block.n_lengths, "concurrency": plan.n_concurrency}
         valid = tuple(self.along(name, np.arange(self.sizes[name]) < n) for name, n in counts.items())
         return of, found, load, prices, valid
 
-    def judged(self, made: tuple, hint: Hint) -> tuple[Reduced, Any, tuple]:
-        """The device's reductions of `cells`."""
-        of, found, load, prices, valid = made
+    def scored(self, block: Block) -> tuple[Any, tuple]:
+        """(reasons, objectives) of a block, on the device."""
         spec = self.plan.spec
-        return judge(
-            of, found, load, prices, valid, {name: np.float32(limit) for name, limit in spec.limits.items()},
-            at_least=AT_LEAST, priced=self.priced, minimize=spec.minimize, kept=self.kept,
-            index=self.index, bar=np.float32(hint.bar), references=hint.references.astype(np.float32),
-        )  # fmt: skip
+        limits = {name: np.float32(limit) for name, limit in spec.limits.items()}
+        return score(*self.cells(block), limits, at_least=AT_LEAST, priced=self.priced, minimize=spec.minimize)
+
+    def judged(self, code: Any, values: tuple, hint: Hint) -> tuple[Reduced, Any]:
+        """The device's reductions."""
+        n = len(FIRST_REASONS) + len(self.plan.spec.limits)
+        bar, references = np.float32(hint.bar), hint.references.astype(np.float32)
+        return judge(code, values, self.index, n_reasons=n, kept=self.kept, bar=bar, references=references)
 
     @cached_property
     def kept(self) -> tuple[bool, ...]:
@@ -121,15 +127,14 @@ class Sweeper:
     def evaluate(self, i_block: int, hint: Hint | None = None) -> Part:
         """The part of a block."""
         block = self.plan.blocks[i_block]
-        made = self.cells(block)
+        code, values = self.scored(block)
         if hint is None:
-            first, _, values = self.judged(made, self.no_hint)
-            hint = self.own_hint(first, values)
-        reduced, front, values = self.judged(made, hint)
+            hint = self.own_hint(self.judged(code, values, self.no_hint)[0], values)
+        reduced, front = self.judged(code, values, hint)
         best, best_index = self.best(block, reduced)
-        top, top_index = self.picked(block, values, values[0], hint.bar, int(reduced.n_ranked))
-        some = np.flatnonzero(np.asarray(front)) if int(reduced.n_front) else np.zeros(0, np.int64)
-        points = np.stack([np.asarray(value).ravel()[some] for value in values], axis=1)
+        top, top_index = self.picked(block, values[0], hint.bar, int(reduced.n_ranked))
+        some = self.everywhere(front)[0] if int(reduced.n_front) else np.zeros(0, np.int64)
+        points = np.stack([self.at(value, some) for value in values], axis=1)
         front_values, front_index = pareto(points, self.global_index(block, self.local(some)))
         return Part(
             int(reduced.n_cells), np.asarray(reduced.first, np.int64), np.asarray(reduced.alone, np.int64),
@@ -146,26 +151,36 @@ class Sweeper:
         where = np.unique(np.concatenate([np.asarray(w).ravel() for w in reduced.where]))
         where = where[where != NO_INDEX]
         where = where[np.linspace(0, len(where) - 1, min(len(where), N_REFERENCES)).astype(int)]
-        points = [np.asarray(value)[self.position(where)] for value in values]
+        points = [self.at(value, self.flat(where)) for value in values]
         return Hint(np.inf, spread(np.stack(points, axis=1), len(values)))
 
-    def position(self, local: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Position in the grid's arrays of cells by their index in the block."""
+    def everywhere(self, mask: Any) -> tuple[np.ndarray, ...]:
+        """Places in the grid's flattened arrays where a mask holds."""
+        return np.nonzero(np.broadcast_to(np.asarray(mask), self.shape).ravel())
+
+    def at(self, value: Any, flat: np.ndarray) -> np.ndarray:
+        """Values of a grid's array, of length 1 along some axes, at places in the flattened ones."""
+        array = np.asarray(value)
+        place = np.unravel_index(flat, self.shape)
+        return array[tuple(i if n > 1 else 0 * i for i, n in zip(place, array.shape, strict=True))]
+
+    def flat(self, local: np.ndarray) -> np.ndarray:
+        """Place in the grid's flattened arrays of cells by their index in the block."""
         at, rest = {}, local.astype(np.int64)
         for name, stride in self.strides.items():
             at[name], rest = np.divmod(rest, stride)
-        return tuple(at[dim] for dim in self.dims)
+        return np.ravel_multi_index(tuple(at[dim] for dim in self.dims), self.shape)
 
     def local(self, flat: np.ndarray) -> np.ndarray:
         """Index in the block of cells by their place in the grid's flattened arrays."""
         at = np.unravel_index(flat, self.shape)
         return sum(np.asarray(i, np.int64) * self.strides[dim] for dim, i in zip(self.dims, at, strict=True))
 
-    def picked(self, block: Block, values: tuple, ranked: Any, bar: float, n: int) -> tuple[np.ndarray, np.ndarray]:
+    def picked(self, block: Block, ranked: Any, bar: float, n: int) -> tuple[np.ndarray, np.ndarray]:
         """The leading cells by the first objective among those at most at the bar."""
         if n == 0:
             return np.zeros(0, np.float32), np.zeros(0, np.int64)
-        flat = np.asarray(ranked).ravel()
+        flat = np.broadcast_to(np.asarray(ranked), self.shape).ravel()
         some = np.flatnonzero((flat <= bar) & (flat < np.inf))
         return leading(flat[some], self.global_index(block, self.local(some)), self.plan.spec.top)
 
