@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -45,7 +46,7 @@ _FEW, _BAR_CELLS, _MOST_ROWS = 6, 24, 60
 def dry_view(plan: Plan, cost: Cost) -> RenderableType:
     """Axes with their counts, deployments, combinations refused by reason, cells, blocks, and what it will take."""
     spec = plan.spec
-    axes = [(name, f"{len(values):,}", _listed(name, values)) for name, values in _swept(spec)]
+    axes = [(name, f"{len(values):,}", _listed(name, values)) for name, values in swept(spec)]
     columns = [Column(name, name) for name in ("axis", "values", "from")]
     rows = [dict(zip(("axis", "values", "from"), row, strict=True)) for row in axes]
     size = [
@@ -58,9 +59,10 @@ def dry_view(plan: Plan, cost: Cost) -> RenderableType:
     return Group(*parts, *_refused(plan.rows.refused))
 
 
-def _swept(spec: Spec) -> Iterator[tuple[str, tuple]]:
-    """Axes that the sweep's file gives a value."""
-    return ((name, values) for name, values in spec.axes.items() if values != (None,))
+def swept(spec: Spec) -> Iterator[tuple[str, tuple]]:
+    """Axes that the sweep's file gives a value of its own."""
+    usual = {field.name: field.default for field in fields(spec)}
+    return ((name, values) for name, values in spec.axes.items() if values != usual[name])
 
 
 def _listed(axis: str, values: Sequence[Any]) -> str:
