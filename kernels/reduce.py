@@ -13,6 +13,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from kernels.grid import Cells, Deployment
@@ -68,7 +69,7 @@ def figures(of: Deployment, cells: Cells, load: Workload, prices: Prices) -> dic
 
 
 def reasons(
-    of: Deployment, cells: Cells, load: Workload, found: dict[str, Array], limits: dict[str, Array],
+    of: Deployment, cells: Cells, load: Workload, prices: Prices, found: dict[str, Array], limits: dict[str, Array],
     at_least: tuple[str, ...], priced: tuple[str, ...],
 ) -> list[Array]:  # fmt: skip
     """Where each reason holds against a cell: FIRST_REASONS, then limits in their order. A figure that is no number
@@ -76,7 +77,8 @@ def reasons(
     """
     mem = cells.memory
     no_weights = mem.pool_bytes <= 0
-    unknown = [jnp.isnan(found[name]) for name in priced]
+    no_rate = jnp.isnan(prices.usd_per_device_s) & jnp.isnan(prices.own_usd_per_device_s)
+    unknown = [jnp.isnan(prices.purchase_usd) if name == "usd" else no_rate for name in priced]
     against = [
         no_weights,
         ~no_weights & (mem.max_sequences < 1),
@@ -98,54 +100,61 @@ def score(
     Of length 1 along axes on which they do not depend. valid: along each axis, what is no padding.
     """
     found = figures(of, cells, load, prices)
-    against = reasons(of, cells, load, found, limits, at_least, priced)
+    against = reasons(of, cells, load, prices, found, limits, at_least, priced)
     code = sum(jnp.where(hit, 1 << k, 0).astype(jnp.int32) for k, hit in enumerate(against))
     code = jnp.where(functools.reduce(jnp.logical_and, valid), code, -1)
     return code, tuple(jnp.where(code == 0, found[name], jnp.inf) for name in minimize)
 
 
-@partial(jax.jit, static_argnames=("n_reasons", "kept"))
 def judge(
     code: Array, values: tuple[Array, ...], index: tuple[Array, ...], n_reasons: int, kept: tuple[bool, ...],
     bar: Array, references: Array,
 ) -> tuple[Reduced, Array]:  # fmt: skip
-    """(what leaves the device, which cells could be on the front), from `score`.
+    """(what leaves the device, which cells could be on the front), from `score`; a jitted function for each reduction.
 
     index: along each axis, what it adds to a cell's index; kept: which of the four axes groups keep; bar: by the first
     objective, of what is among the best; references: (N, D) objectives of cells by which others may be dominated.
     """
-    shape = jnp.broadcast_shapes(*(part.shape for part in index))
-    cells_each = math.prod(shape) // code.size
-    lowest = code & -code
-    count = lambda hit: jnp.sum(hit.astype(jnp.int32), dtype=jnp.int32)  # noqa: E731
-    bits = [1 << k for k in range(n_reasons)]
-    best, where = zip(*(least_of(value, index, kept, shape) for value in values), strict=True)
+    shape = np.broadcast_shapes(*(part.shape for part in index))
+    n_cells, first, alone = count_reasons(code, n_reasons, math.prod(shape) // code.size)
+    best, where = zip(*(least_of(value, index, kept) for value in values), strict=True)
     front = undominated(values, references)
-    out = Reduced(
-        n_cells=count(code >= 0) * cells_each,
-        first=jnp.stack([count((lowest == bit) & (code > 0)) for bit in bits]) * cells_each,
-        alone=jnp.stack([count(code == bit) for bit in bits]) * cells_each,
-        best=best,
-        where=where,
-        n_ranked=count(values[0] <= jnp.minimum(bar, jnp.finfo(values[0].dtype).max)),
-        n_front=count(front),
-    )
-    return out, front
+    return Reduced(n_cells, first, alone, best, where, at_most(values[0], bar), _count(front)), front
 
 
-def least_of(value: Array, index: tuple[Array, ...], kept: tuple[bool, ...], shape: tuple[int, ...]) -> tuple:
+@partial(jax.jit, static_argnames="n_reasons")
+def count_reasons(code: Array, n_reasons: int, cells_each: int) -> tuple[Array, Array, Array]:
+    """(cells, (K,) cells whose first reason it is, (K,) cells with no other reason) of the bits of `score`."""
+    lowest, bits = code & -code, [1 << k for k in range(n_reasons)]
+    first = jnp.stack([_count((lowest == bit) & (code > 0)) for bit in bits])
+    alone = jnp.stack([_count(code == bit) for bit in bits])
+    return _count(code >= 0) * cells_each, first * cells_each, alone * cells_each
+
+
+@jax.jit
+def _count(hit: Array) -> Array:
+    """How many; in float32, which vector units add faster, and exactly up to 2^24."""
+    return jnp.sum(jnp.where(hit, jnp.float32(1), jnp.float32(0))).astype(jnp.int32)
+
+
+@jax.jit
+def at_most(value: Array, bar: Array) -> Array:
+    """Cells with a finite value of at most the bar."""
+    return _count(value <= jnp.minimum(bar, jnp.finfo(value.dtype).max))
+
+
+@partial(jax.jit, static_argnames="kept")
+def least_of(value: Array, index: tuple[Array, ...], kept: tuple[bool, ...]) -> tuple[Array, Array]:
     """(least value over the axes that are not kept, index of the first cell that has it)."""
-    own = [
-        part if n > 1 else part[tuple(slice(0, 1) for _ in shape)] for part, n in zip(index, value.shape, strict=True)
-    ]
+    full = tuple(part.shape[i] if keep else 1 for i, (part, keep) in enumerate(zip(index, kept, strict=True)))
+    own = [part if n > 1 else jnp.zeros_like(part[:1, :1, :1, :1]) for part, n in zip(index, value.shape, strict=True)]
     least = _reduce(jnp.min, value, kept)
     here = jnp.where((value == least) & (value < jnp.inf), sum(own[1:], own[0]), NO_INDEX)
     first = _reduce(jnp.min, here, kept)
-    full = tuple(n if keep else 1 for n, keep in zip(shape, kept, strict=True))
-    gone = tuple(i for i, keep in enumerate(kept) if not keep)
-    least, first = jnp.broadcast_to(least, full), jnp.broadcast_to(first, full)
     more = [part for part, n, keep in zip(index, value.shape, kept, strict=True) if keep and n == 1]
-    first = jnp.where(first == NO_INDEX, first, first + sum(more)) if more else first
+    least, first = jnp.broadcast_to(least, full), jnp.broadcast_to(first, full)
+    first = jnp.where(first == NO_INDEX, first, sum(more, first))
+    gone = tuple(i for i, keep in enumerate(kept) if not keep)
     return jnp.squeeze(least, gone), jnp.squeeze(first, gone)
 
 
@@ -156,6 +165,7 @@ def _reduce(how: Callable[..., Array], value: Array, kept: tuple[bool, ...]) -> 
     return value if kept[-1] else how(value, axis=-1, keepdims=True)
 
 
+@jax.jit
 def undominated(values: tuple[Array, ...], references: Array) -> Array:
     """Cells with finite values that no reference matches in all objectives and beats in one.
 

@@ -9,3 +9,4 @@ LEAST_USD = 1e-6
 MOST_USD = 1e12
 MOST_TOKENS = 10_000_000  # of one prompt or output
 MOST_REQUESTS = 20_000_000  # of one run
+MOST_CELLS = 10**13  # configurations of one sweep

@@ -30,6 +30,7 @@ COMMANDS = {
     "run": ("run", "Every deployment of a scenario file, compared."),
     "simulate": ("simulate", "What happens to users under traffic: a scenario file, simulated request by request."),
     "capacity": ("capacity", "The highest load, or the fewest replicas, that keep the objectives of a scenario file."),
+    "sweep": ("sweep", "Every combination of the axes of a file: the best, the Pareto front, and why others fail."),
     "validate": ("validate", "Predictions beside measurements, and error tables."),
     "calibrate": ("calibrate", "A profile fitted to your measurements, judged on rows held out."),
     "guide": ("guide", "The sizing guide recomputed, with a verdict on each claim."),

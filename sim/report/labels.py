@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -71,7 +72,8 @@ def _merged(axes: Axes, labels: Sequence[Label]) -> list[Label]:
             groups.append([label])
         else:
             group.append(label)
-    return [(group[0][0], group[0][1], "\n".join(text for _, _, text, _ in group), group[0][3]) for group in groups]
+    texts = ["\n".join(dict.fromkeys(text for _, _, text, _ in group)) for group in groups]
+    return [(group[0][0], group[0][1], text, group[0][3]) for group, text in zip(groups, texts, strict=True)]
 
 
 def _near(axes: Axes, one: Label, other: Label) -> bool:
@@ -84,11 +86,14 @@ def _pixels(axes: Axes, label: Label) -> tuple[float, float]:
 
 
 def _along(line: Line2D) -> Iterator[Bbox]:
-    """Small boxes that cover a straight line."""
-    ends = line.get_transform().transform(line.get_xydata())
-    for step in range(_LINE_BOXES + 1):
-        x, y = ends[0] + (ends[-1] - ends[0]) * step / _LINE_BOXES
-        yield _box(x, y, 6, 6)
+    """Small boxes that cover a line, or the points of one that is not drawn."""
+    points = line.get_transform().transform(line.get_xydata())
+    if line.get_linestyle() == "None":
+        yield from (_box(x, y, 8, 8) for x, y in points[:: -(-len(points) // _LINE_BOXES) or 1])
+        return
+    at = np.linspace(0, len(points) - 1, _LINE_BOXES + 1)
+    xs, ys = (np.interp(at, np.arange(len(points)), points[:, i]) for i in (0, 1))
+    yield from (_box(x, y, 6, 6) for x, y in zip(xs, ys, strict=True))
 
 
 def _around(point: tuple[float, float], size: tuple[float, float]) -> Iterator[Bbox]:

@@ -159,7 +159,7 @@ def recommend_view(result: Result, title: str) -> RenderableType:
     lines = [Text(f"- {number:,} rejected: {reason}") for reason, number in rejected.items()]
     if not result.rows():
         return Group(Text(f"{title}: nothing keeps to the limits", style="red"), *lines)
-    rows = [row | {"hardware": f"{row['hardware']}{_layout(row)}"} for row in result.rows()]
+    rows = [row | {"hardware": f"{row['hardware']}{layout_line(row)}"} for row in result.rows()]
     shown = [column for column in _RANKING if column.name in result]
     spans = [interval_table(result, _RANKING[:2])] if "interval" in result.details else []
     return Group(Text(title, style="bold"), grid(shown, rows), *spans, Text(""), *lines)
@@ -182,7 +182,7 @@ def guide_view(result: Result) -> RenderableType:
     return Group(*tables, Text(f"\n{len(rows):,} claims:"), *counted)
 
 
-def _layout(row: dict[str, Any]) -> str:
+def layout_line(row: dict[str, Any]) -> str:
     """`6 x TP8 EP8` on a line of its own: so many replicas of so many devices; empty where there is but one device."""
     one = " ".join(f"{name.upper()}{row[name]}" for name in ("tp", "pp", "ep") if row.get(name, 1) > 1)
     replicas = row.get("replicas", 1)

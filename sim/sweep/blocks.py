@@ -50,6 +50,11 @@ class Sweeper:
         """Values on one axis, with axes of length 1 for the others."""
         return np.reshape(values, [self.sizes[name] if name == dim else 1 for dim in self.dims])
 
+    def price_axis(self, values: np.ndarray) -> np.ndarray:
+        """Along prices; of length 1 where all are the same."""
+        same = np.all(np.isnan(values)) or np.all(values == values[0])
+        return np.float32(values[:1]).reshape(1, 1, 1, 1) if same else self.along("prices", np.float32(values))
+
     def padded(self, first: int, n: int, name: str) -> np.ndarray:
         """Positions on an axis: those of the block, the last one repeated."""
         return first + np.minimum(np.arange(self.sizes[name]), n - 1)
@@ -90,14 +95,13 @@ class Sweeper:
         of, served, load = coefficients(*self.trees, rows.which[at], layout, tuned, lengths, levels, order=plan.order)
         found = grid(of, served, load, self.ranked)
         prices = Prices(
-            usd_per_device_s=self.along("prices", rent(plan.prices[:, 0]).astype(np.float32)),
-            factor=self.along("prices", plan.prices[:, 1].astype(np.float32)),
+            usd_per_device_s=self.price_axis(rent(plan.prices[:, 0])),
+            factor=self.price_axis(plan.prices[:, 1]),
             own_usd_per_device_s=self.along("deployments", numbers["usd_per_device_s"]),
             usd_per_joule=self.along("deployments", numbers["usd_per_joule"]),
             purchase_usd=self.along("deployments", numbers["purchase_usd"]),
         )
-        counts = {"deployments": block.n_rows, "lengths": block.n_lengths}
-        counts |= {"concurrency": plan.n_concurrency, "prices": len(plan.prices)}
+        counts = {"deployments": block.n_rows, "lengths": block.n_lengths, "concurrency": plan.n_concurrency}
         valid = tuple(self.along(name, np.arange(self.sizes[name]) < n) for name, n in counts.items())
         return of, found, load, prices, valid
 

@@ -25,7 +25,8 @@ class Spec:
 
     limits: by name, "at most" of AT_MOST and "at least" of AT_LEAST; usd: purchase of all devices. minimize: of
     OBJECTIVES, the first of which ranks. by: axes whose every value has its own best cell. usd_per_gpu_hour stands in
-    place of the catalogue's price of a device-hour, usd_factor multiplies it.
+    place of the catalogue's price of a device-hour, usd_factor multiplies it. crossover: (axis along which, axis
+    between whose values, objective).
     """
 
     name: str
@@ -55,6 +56,7 @@ class Spec:
     by: tuple[str, ...] = ("model",)
     top: int = 10
     profile: str | None = None
+    crossover: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def axes(self) -> dict[str, tuple]:

@@ -1,0 +1,186 @@
+"""What a sweep found, for reading: before it starts, how large it is; after it, its answers as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sim.report.number import prefixed, show
+from sim.report.table import SETTING, SPEED, Column, grid, pairs
+from sim.report.verdict import layout_line
+from sim.results import Result
+from sim.sweep.spec import AT_LEAST
+
+if TYPE_CHECKING:
+    from sim.sweep.answers import Sweep
+    from sim.sweep.cost import Cost
+    from sim.sweep.plan import Plan
+    from sim.sweep.spec import Spec
+
+HEADINGS = {
+    "usd_per_mtok": "$/Mtok", "usd_per_hour": "$/h", "tpot_s": "TPOT", "ttft_s": "TTFT", "e2e_s": "E2E",
+    "joules_per_token": "J/token", "power_w": "power", "n_devices": "devices",
+    "user_tokens_per_s": "tok/s/user", "output_tokens_per_s": "tok/s",
+}  # fmt: skip
+AXIS_WORDS = {
+    "model": "model", "weights": "weights", "kv": "KV", "hardware": "hardware", "gpus": "GPUs", "engine": "engine",
+    "tp": "TP", "pp": "PP", "ep": "EP", "dp": "DP", "prompt_tokens": "prompt tokens", "output_tokens": "output tokens",
+    "context_tokens": "context tokens", "concurrency": "concurrent requests", "usd_per_gpu_hour": "USD per GPU-hour",
+    "usd_factor": "price factor",
+}  # fmt: skip
+_BARE = ("usd_per_mtok", "usd_per_hour", "joules_per_token")
+_LAYOUT = ("n_gpus", "gpus", "tp", "pp", "ep", "dp", "replicas")
+_REASONS = {
+    "weights": "the weights do not fit",
+    "kv": "not one sequence of this context fits beside the weights",
+    "context": "the context is beyond the model's own limit",
+    "price": "no price is known",
+}
+_FEW, _BAR_CELLS, _MOST_ROWS = 6, 24, 60
+
+
+def dry_view(plan: Plan, cost: Cost) -> RenderableType:
+    """Axes with their counts, deployments, combinations refused by reason, cells, blocks, and what it will take."""
+    spec = plan.spec
+    axes = [(name, f"{len(values):,}", _listed(name, values)) for name, values in _swept(spec)]
+    columns = [Column(name, name) for name in ("axis", "values", "from")]
+    rows = [dict(zip(("axis", "values", "from"), row, strict=True)) for row in axes]
+    size = [
+        ("deployments", f"{plan.n_rows:,}"), ("configurations", f"{plan.n_cells:,}"), ("blocks", f"{len(plan.blocks):,}"),
+        ("memory, about", prefixed(cost.memory_bytes, "B", lowest=0)), ("time, about", show("s", cost.seconds)),
+        ("compilation before that, where it is not cached", show("s", cost.compile_s)),
+    ]  # fmt: skip
+    parts: list[RenderableType] = [Text(spec.name, style="bold"), grid(columns, rows), Text(""), pairs(size)]
+    return Group(*parts, *_refused(plan.rows.refused))
+
+
+def _swept(spec: Spec) -> Iterator[tuple[str, tuple]]:
+    """Axes that the sweep's file gives a value."""
+    return ((name, values) for name, values in spec.axes.items() if values != (None,))
+
+
+def _listed(axis: str, values: Sequence[Any]) -> str:
+    words = [f"{value:,g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+             for value in values]  # fmt: skip
+    return ", ".join(words) if len(words) <= _FEW else f"{', '.join(words[:3])}, ... {words[-1]}"
+
+
+def _refused(refused: Mapping[str, int]) -> Iterator[Text]:
+    if refused:
+        yield Text(f"\n{sum(refused.values()):,} combinations cannot be built:")
+    ranked = sorted(refused.items(), key=lambda item: -item[1])
+    yield from (Text(f"- {number:,}: {reason}") for reason, number in ranked[:_FEW])
+    if len(ranked) > _FEW:
+        yield Text(f"- {sum(number for _, number in ranked[_FEW:]):,} for {len(ranked) - _FEW:,} other reasons")
+
+
+def sweep_view(answer: Sweep) -> RenderableType:
+    """How much was swept, the best of each group, the top, the Pareto front, and why the others fail."""
+    spec = answer.plan.spec
+    parts: list[RenderableType] = [Text(spec.name, style="bold"), Text(speed_line(answer))]
+    if not len(answer.top.rows()):
+        parts.append(Text("\nNo configuration keeps to the limits.", style="red"))
+    else:
+        parts += _best(answer.best, spec)
+        parts.append(_table(answer.top, spec, f"\nTop {len(answer.top.rows())} by {HEADINGS[spec.minimize[0]]}"))
+        goals = " and ".join(HEADINGS[name] for name in spec.minimize)
+        parts += [_table(answer.front, spec, f"\nPareto front of {goals}")] if len(spec.minimize) > 1 else []
+    parts.append(failures_table(answer.failures, spec.limits))
+    return Group(*parts, *(plain_table(result, f"\n{title}") for title, result in further(answer).items()))
+
+
+def further(answer: Sweep) -> dict[str, Result]:
+    """Tables that a sweep has where they were asked for, by title."""
+    asked = {"Crossovers": "crossovers", "Sensitivities of the best": "sensitivities", "Simulated": "verified"}
+    found = {title: getattr(answer, name, None) for title, name in asked.items()}
+    return {title: result for title, result in found.items() if result is not None and len(result.rows())}
+
+
+def speed_line(answer: Sweep) -> str:
+    """`1,234 configurations of 12 deployments in 2.1 s, 31 M/s; compiled before that in 3.2 s`."""
+    n, took = answer.plan.n_cells, max(answer.seconds, 1e-9)
+    swept = f"{n:,} configurations of {answer.plan.n_rows:,} deployments in {show('s', took)}"
+    return (
+        f"{swept}, {prefixed(n / took, '', lowest=0).strip()}/s; compiled before that in {show('s', answer.compile_s)}"
+    )
+
+
+def _best(best: Result, spec: Spec) -> list[RenderableType]:
+    """One table for each objective."""
+    rows = best.rows()
+    each = " and ".join(AXIS_WORDS.get(name, name) for name in spec.by)
+    of = f"of each {each}" if spec.by else "of all"
+    tables: list[RenderableType] = []
+    for objective in spec.minimize:
+        own = [row for row in rows if row.get("objective", spec.minimize[0]) == objective]
+        if own:
+            tables.append(_rows_table(own, best, spec, f"\nBest {HEADINGS[objective]} {of}", objective))
+    return tables
+
+
+def _table(result: Result, spec: Spec, title: str) -> RenderableType:
+    return _rows_table(result.rows(), result, spec, title, spec.minimize[0])
+
+
+def _rows_table(rows: list[dict[str, Any]], result: Result, spec: Spec, title: str, first: str) -> RenderableType:
+    """Groups first, then what else varies of the setting with the layout below the machine, then the figures."""
+    rows = [row | {"hardware": f"{row['hardware']}{layout_line(row)}"} if "hardware" in row else row for row in rows]
+    groups = [Column(name, _heading(name), unit_in_heading=True) for name in spec.by if name in result]
+    shown = {column.name for column in groups}
+    setting = [c for c in (*SETTING, Column("concurrency", "concur-\nrency")) if c.name in result]
+    setting = [c for c in setting if c.name not in shown and c.name not in _LAYOUT and _told(rows, c.name, spec)]
+    goals = dict.fromkeys((first, *spec.minimize, *(name for name in spec.limits if name != "usd")))
+    figures = [Column(n, HEADINGS[n], unit_in_heading=n in _BARE or n.endswith("tokens_per_s")) for n in goals]
+    figures += [c for c in SPEED if c.name not in goals and c.name != "bound"]
+    table = grid([*groups, *setting, *(c for c in figures if c.name in result)], rows[:_MOST_ROWS], title)
+    more = len(rows) - _MOST_ROWS
+    return Group(table, Text(f"and {more:,} more: --format csv has all")) if more > 0 else table
+
+
+def _told(rows: list[dict[str, Any]], name: str, spec: Spec) -> bool:
+    """Whether a column says something: its values differ, or the sweep let them, as the model that is best of all."""
+    return len({row[name] for row in rows}) > 1 or len(spec.axes.get(name, ())) > 1 or name in ("model", "hardware")
+
+
+def _heading(axis: str) -> str:
+    return AXIS_WORDS.get(axis, axis.replace("_", " ")).replace(" ", "\n")
+
+
+def failures_table(failures: Result, limits: Mapping[str, float]) -> RenderableType:
+    """Reasons with a bar each: configurations of which it is the first reason, and those that it alone rules out."""
+    rows = [row for row in failures.rows() if row["cells"]]
+    if not rows:
+        return Text("\nEvery configuration keeps to the limits.")
+    most = max(row["share"] for row in rows)
+    lines = [
+        {
+            "why": _reason(row["reason"], limits),
+            "share": show("share_frac", row["share"]),
+            "bar": "█" * max(round(_BAR_CELLS * row["share"] / most), 1),
+            "cells": row["cells"],
+            "alone": row["alone"],
+        }
+        for row in sorted(rows, key=lambda row: -row["cells"])
+    ]
+    columns = (
+        Column("why", "why configurations fail"), Column("bar", ""), Column("share", "share"),
+        Column("cells", "configurations"), Column("alone", "for this alone"),
+    )  # fmt: skip
+    return grid(columns, lines, "\nFailures")
+
+
+def _reason(name: str, limits: Mapping[str, float]) -> str:
+    """`TPOT above 50.0 ms`; other reasons in a sentence."""
+    if name not in limits:
+        return _REASONS.get(name, name)
+    what = HEADINGS.get(name, "purchase")
+    return f"{what} {'below' if name in AT_LEAST else 'above'} {show(name, limits[name])}"
+
+
+def plain_table(result: Result, title: str) -> RenderableType:
+    """All columns of a result under their names."""
+    return grid([Column(name, HEADINGS.get(name, AXIS_WORDS.get(name, name.replace("_", " ")))) for name in result],
+                result.rows(), title)  # fmt: skip

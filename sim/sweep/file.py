@@ -1,0 +1,183 @@
+"""A sweep's file, read from TOML into a Spec: ranges and slices become values, and everything wrong is said at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sim.bounds import MOST_CELLS
+from sim.errors import RoofcastError, did_you_mean, sentence, shown
+from sim.profiles import PRIORS
+from sim.sweep.slices import NAME_AXES, expand
+from sim.sweep.spec import AXES, OBJECTIVES, Spec
+from sim.sweep.tables import MOST_TOP, Answers, Axes, Crossover, Limits, Range, SweepFile
+from sim.toml_errors import Problems, read_toml
+
+MOST_GROUPS = 10**6
+WHOLE = tuple(n for n in AXES if n not in (*NAME_AXES, "gpu_memory_utilization", "usd_per_gpu_hour", "usd_factor"))
+TABLES = {
+    "": SweepFile,
+    "axes": Axes,
+    "limits": Limits,
+    "answers": Answers,
+    "answers.crossover": Crossover,
+    **{f"axes.{name}": Range for name in AXES if name not in NAME_AXES},
+}
+
+
+def load_sweep(source: str | os.PathLike[str] | Mapping[str, Any]) -> Spec:
+    """The sweep of a TOML file, or of its tables as a mapping; RoofcastError with all that is wrong with it."""
+    if isinstance(source, Mapping):
+        raw, folder = {str(key): _plain(value) for key, value in source.items()}, Path()
+        problems = Problems("sweep", "", raw, TABLES)
+    else:
+        raw, problems = read_toml(source, TABLES)
+        folder = Path(source).parent
+    spec = None
+    try:
+        file = SweepFile.model_validate(_with_values(raw, problems))
+        spec = _spec(file, problems, folder)
+    except ValidationError as error:
+        for problem in error.errors():
+            problems.add_invalid(problem)
+    problems.raise_if_any()
+    assert spec is not None
+    return spec
+
+
+def check_axis(name: str, where: str = "") -> str:
+    """The name, if it is that of an axis; else RoofcastError with the nearest ones."""
+    if name not in AXES:
+        hint = did_you_mean(name, AXES) or f"axes are {', '.join(AXES)}"
+        raise RoofcastError(sentence(f"no axis is called {shown(name)}", where, hint))
+    return name
+
+
+def check_top(top: int, where: str) -> int:
+    """The number of configurations to rank, if it is not beyond bounds; else RoofcastError."""
+    if top > MOST_TOP:
+        raise RoofcastError(sentence(f"expected at most {MOST_TOP}, found {top}", where))
+    return top
+
+
+def _plain(value: Any) -> Any:
+    """What a caller gives in place of TOML's values: arrays, ranges and tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return [_plain(item) for item in value] if isinstance(value, list | tuple | range) else value
+
+
+def _with_values(raw: dict[str, Any], problems: Problems) -> dict[str, Any]:
+    """The file's tables with a list on each axis: single values listed, ranges counted out."""
+    axes = raw.get("axes")
+    if not isinstance(axes, dict):
+        return raw
+    full = {}
+    for name, value in axes.items():
+        if isinstance(value, dict) and f"axes.{name}" in TABLES:
+            numbers = _range(name, value, problems)
+            full |= {} if numbers is None else {name: numbers}
+        elif name == "kv":
+            full[name] = [str(v) if type(v) is int else v for v in (value if isinstance(value, list) else [value])]
+        else:
+            full[name] = value if isinstance(value, list | dict) else [value]
+    return {**raw, "axes": full}
+
+
+def _range(name: str, table: dict[str, Any], problems: Problems) -> list[Any] | None:
+    """Numbers of a range: of an axis of counts rounded where `n` of them were asked for, each once."""
+    try:
+        counted = Range.model_validate(table)
+    except ValidationError as error:
+        for problem in error.errors():
+            problems.add_invalid({**problem, "loc": ("axes", name, *problem["loc"])})
+        return None
+    values = counted.values()
+    if name not in WHOLE:
+        return values
+    if counted.n is None and (broken := next((v for v in values if v != round(v)), None)) is not None:
+        problems.add(("axes", name), f"the range gives {broken:g}", "take a whole step from a whole number")
+        return None
+    return list(dict.fromkeys(round(value) for value in values))
+
+
+def _spec(file: SweepFile, problems: Problems, folder: Path) -> Spec:
+    axes: dict[str, tuple[Any, ...]] = {}
+    for name in AXES:
+        given = getattr(file.axes, name)
+        if given is not None:
+            axes[name] = tuple(dict.fromkeys(_names(name, given, problems) if name in NAME_AXES else given))
+    _check_size(axes, file.answers.by, problems)
+    _check_limits(file, problems)
+    answers, profile = _answers(file.answers, problems), file.profile
+    own = None if profile is None else profile if profile == PRIORS else str(folder / profile)
+    limits = file.limits.model_dump(exclude_none=True)
+    return Spec(file.name, **axes, limits=limits, **answers, pay=file.pay, profile=own)
+
+
+def _names(axis: str, given: tuple[str, ...], problems: Problems) -> list[str]:
+    found: list[str] = []
+    for name in given:
+        problems.add_unknown(("axes", axis), partial(_extend, found, axis), name)
+    return found
+
+
+def _extend(found: list[str], axis: str, name: str) -> None:
+    found += expand(axis, name)
+
+
+def _answers(answers: Answers, problems: Problems) -> dict[str, Any]:
+    """Fields of the Spec, with a problem for each axis or objective that there is none of."""
+    crossover = tuple((c.along, c.between, c.objective or answers.minimize[0]) for c in answers.crossover)
+    for name in answers.by:
+        problems.add_unknown(("answers", "by"), check_axis, name)
+    for objective in answers.minimize:
+        problems.add_unknown(("answers", "minimize"), _check_objective, objective)
+    for i, (along, between, objective) in enumerate(crossover):
+        problems.add_unknown(("answers", "crossover", i, "along"), check_axis, along)
+        problems.add_unknown(("answers", "crossover", i, "between"), check_axis, between)
+        if answers.crossover[i].objective:
+            problems.add_unknown(("answers", "crossover", i, "objective"), _check_objective, objective)
+        if along == between:
+            problems.add(("answers", "crossover", i, "between"), f"is the same axis as along, {shown(along)}")
+    once = {name: tuple(dict.fromkeys(getattr(answers, name))) for name in ("minimize", "by")}
+    return {**once, "top": answers.top, "crossover": crossover}
+
+
+def _check_objective(name: str) -> None:
+    if name not in OBJECTIVES:
+        hint = did_you_mean(name, OBJECTIVES) or f"known are {', '.join(OBJECTIVES)}"
+        raise RoofcastError(sentence(f"nothing to minimize is called {shown(name)}", hint=hint))
+
+
+def _check_size(axes: Mapping[str, tuple], by: tuple[str, ...], problems: Problems) -> None:
+    counts = {name: len(values) for name, values in axes.items() if len(values) > 1}
+    for place, names, most, what in (
+        (("axes",), tuple(counts), MOST_CELLS, "configurations"), (("answers", "by"), by, MOST_GROUPS, "groups"),
+    ):  # fmt: skip
+        sizes = {name: counts[name] for name in names if name in counts}
+        if prod(sizes.values()) > most:
+            product = " x ".join(f"{name} {n:,}" for name, n in sorted(sizes.items(), key=lambda item: -item[1]))
+            many = f"{prod(sizes.values()):.2g} {what} explode the sweep, of at most {most:.0e}: {product}"
+            problems.add(place, many, f"give {max(sizes, key=lambda name: sizes[name])} fewer values")
+
+
+def _check_limits(file: SweepFile, problems: Problems) -> None:
+    """Limits that no deployment on these axes can keep to."""
+    axes, limits, least = file.axes, file.limits, file.axes.least_devices
+    if limits.n_devices is not None and limits.n_devices < least:
+        what = f"at most {limits.n_devices} contradicts the axes: no deployment has fewer than {least} devices"
+        problems.add(("limits", "n_devices"), what)
+    if limits.usd_per_hour is not None and axes.usd_per_gpu_hour is not None:
+        cost = least * min(axes.usd_per_gpu_hour)
+        if limits.usd_per_hour < cost:
+            what = f"at most {limits.usd_per_hour:g} contradicts the axes: the cheapest deployment costs {cost:g}"
+            problems.add(("limits", "usd_per_hour"), what)
