@@ -49,7 +49,8 @@ def dry_view(plan: Plan, cost: Cost) -> RenderableType:
     columns = [Column(name, name) for name in ("axis", "values", "from")]
     rows = [dict(zip(("axis", "values", "from"), row, strict=True)) for row in axes]
     size = [
-        ("deployments", f"{plan.n_rows:,}"), ("configurations", f"{plan.n_cells:,}"), ("blocks", f"{len(plan.blocks):,}"),
+        ("deployments", f"{plan.n_rows:,}"), ("configurations", f"{plan.n_cells:,}"),
+        ("blocks", f"{len(plan.blocks):,}"),
         ("memory, about", prefixed(cost.memory_bytes, "B", lowest=0)), ("time, about", show("s", cost.seconds)),
         ("compilation before that, where it is not cached", show("s", cost.compile_s)),
     ]  # fmt: skip
@@ -102,10 +103,9 @@ def further(answer: Sweep) -> dict[str, Result]:
 def speed_line(answer: Sweep) -> str:
     """`1,234 configurations of 12 deployments in 2.1 s, 31 M/s; compiled before that in 3.2 s`."""
     n, took = answer.plan.n_cells, max(answer.seconds, 1e-9)
-    swept = f"{n:,} configurations of {answer.plan.n_rows:,} deployments in {show('s', took)}"
-    return (
-        f"{swept}, {prefixed(n / took, '', lowest=0).strip()}/s; compiled before that in {show('s', answer.compile_s)}"
-    )
+    rate = prefixed(n / took, "", lowest=0).strip()
+    swept = f"{n:,} configurations of {answer.plan.n_rows:,} deployments in {show('s', took)}, {rate}/s"
+    return f"{swept}; compiled before that in {show('s', answer.compile_s)}"
 
 
 def _best(best: Result, spec: Spec) -> list[RenderableType]:

@@ -68,7 +68,7 @@ def sweep_plot(answer: Sweep, path: str | os.PathLike[str]) -> None:
             draw(figure, axes)
         if not panels:
             what = (
-                "nothing keeps to the limits" if not len(answer.top.rows()) else "by names no two axes of many values"
+                "by names no axis of several values" if answer.top.rows() else "nothing keeps to the limits"
             )
             places[0].set(xticks=[], yticks=[])
             places[0].text(0.5, 0.5, f"nothing to draw: {what}", transform=places[0].transAxes, ha="center", color=INK)
