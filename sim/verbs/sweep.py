@@ -164,10 +164,7 @@ def failures(planned: Plan, part: Part) -> Result:
 def table(planned: Plan, index: np.ndarray) -> Result:
     """Axes and figures of cells, one row each; empty columns where there are none."""
     at = planned.coordinates(index)
-    units = {
-        name: AXIS_UNITS.get(name, "" if name in TEXT_AXES else "1")
-        for name in ("model", "weights", "kv", "hardware", "engine")
-    }
+    units = dict.fromkeys(TEXT_AXES, "")
     figures = {name: unit for name, unit in UNITS.items() if name not in ("fits", "why")}
     columns: dict[str, np.ndarray] = {name: np.empty(len(index), object) for name in units | figures}
     columns |= {"usd_factor": at["usd_factor"]}
