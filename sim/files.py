@@ -50,14 +50,21 @@ def _is_replaced(file: Path) -> bool:
     return not file.exists() or (file.is_file() and os.access(file.parent, os.W_OK))
 
 
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Write the file whole or not at all, through one beside it; devices are written as they are."""
+def write_whole(path: str | os.PathLike[str], content: str | bytes, *, sync: bool = False) -> None:
+    """Write the file whole or not at all, through one beside it; devices are written as they are.
+
+    sync: it is on the disk before it has its name, so that not even a power cut leaves a part of it.
+    """
     data = content.encode() if isinstance(content, str) else content
     file = Path(os.path.realpath(check_writable(path)))
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         if _is_replaced(file):
-            unfinished.write_bytes(data)
+            with open(unfinished, "wb") as out:
+                out.write(data)
+                if sync:
+                    out.flush()
+                    os.fsync(out.fileno())
             os.replace(unfinished, file)
         else:
             file.write_bytes(data)

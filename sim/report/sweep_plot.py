@@ -67,9 +67,7 @@ def sweep_plot(answer: Sweep, path: str | os.PathLike[str]) -> None:
         for axes, (_, draw) in zip(places, panels, strict=False):
             draw(figure, axes)
         if not panels:
-            what = (
-                "by names no axis of several values" if answer.top.rows() else "nothing keeps to the limits"
-            )
+            what = "by names no axis of several values" if answer.top.rows() else "nothing keeps to the limits"
             places[0].set(xticks=[], yticks=[])
             places[0].text(0.5, 0.5, f"nothing to draw: {what}", transform=places[0].transAxes, ha="center", color=INK)
         save(figure, file)

@@ -105,11 +105,11 @@ class Sweeper:
         valid = tuple(self.along(name, np.arange(self.sizes[name]) < n) for name, n in counts.items())
         return of, found, load, prices, valid
 
-    def scored(self, block: Block) -> tuple[Any, tuple]:
-        """(reasons, objectives) of a block, on the device."""
+    def score(self, made: tuple) -> tuple[Any, tuple]:
+        """(reasons, objectives) of `cells`, on the device."""
         spec = self.plan.spec
         limits = {name: np.float32(limit) for name, limit in spec.limits.items()}
-        return score(*self.cells(block), limits, at_least=AT_LEAST, priced=self.priced, minimize=spec.minimize)
+        return score(*made, limits, at_least=AT_LEAST, priced=self.priced, minimize=spec.minimize)
 
     def judged(self, code: Any, values: tuple, hint: Hint) -> tuple[Reduced, Any]:
         """The device's reductions."""
@@ -127,7 +127,7 @@ class Sweeper:
     def evaluate(self, i_block: int, hint: Hint | None = None) -> Part:
         """The part of a block."""
         block = self.plan.blocks[i_block]
-        code, values = self.scored(block)
+        code, values = self.score(self.cells(block))
         if hint is None:
             hint = self.own_hint(self.judged(code, values, self.no_hint)[0], values)
         reduced, front = self.judged(code, values, hint)

@@ -81,10 +81,10 @@ def estimate(
         n_requests=n_requests, length_spread=length_spread, admission_steps=admission_steps, mixed_chunk=mixed_chunk,
         profile=profile,
     )  # fmt: skip
-    return _answered(request, None if interval is None else check_level(interval, request.profile))
+    return answered(request, None if interval is None else check_level(interval, request.profile))
 
 
-def _answered(request: Request, level: float | None) -> Result:
+def answered(request: Request, level: float | None = None) -> Result:
     """The columns of a request, with the ends of their intervals where a level is given."""
     found = evaluate(request.setup, request.points)
     columns = {**_asked(request, found), **_memory(request, found), **_speed(request, found)}

@@ -1,0 +1,122 @@
+"""Blocks of a sweep on the workers of a Dask cluster: processes of this machine, or of any that reach a scheduler."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib.util
+import itertools
+import logging
+import pickle
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from sim import profiles
+from sim.errors import RoofcastError, sentence, shown
+from sim.sweep.blocks import Hint
+from sim.sweep.compiled import keep_compiled
+from sim.sweep.manifest import differences, grounds
+from sim.sweep.parts import Part
+from sim.sweep.plan import Plan
+from sim.sweep.plan import plan as planned
+from sim.sweep.run import Evaluate, NowKnown, Source
+
+AHEAD = 2  # blocks that a worker is given at a time, so that it need not wait for the next
+MOST_WORKERS = 1024
+WAIT_S = 20
+
+Make = Callable[[Plan], Evaluate]
+Finished = Iterator[tuple[int, Part, bytes | None]]
+
+
+@contextlib.contextmanager
+def cluster(where: str | int, plan: Plan, make: Make) -> Iterator[Source]:
+    """Workers for the blocks of a sweep: a number of processes here, or the address of a scheduler that has some.
+
+    make: importable function that each worker calls once with a plan of its own; `sim.sweep.run.parts_of` is one. A
+    worker that dies costs the blocks that it had begun: others compute them again. Workers may come and go.
+
+    Raises RoofcastError where `distributed` is not installed, the address does not answer, a worker's code, catalogue
+    or versions are not those here, or a block ends one worker after another.
+    """
+    if importlib.util.find_spec("distributed") is None:
+        hint = "pip install 'roofcast[cluster]'"
+        raise RoofcastError(sentence("needs the package distributed, which is not installed", "cluster", hint))
+    profile = profiles.named(plan.spec.profile) or profiles.PRIORS
+    spec = dataclasses.replace(plan.spec, profile=profile)  # its file need not be where the workers are
+    job = pickle.dumps((spec, plan.block_shape, grounds(spec), make))
+    with _client(where) as client:
+        yield functools.partial(_finished, client, job)
+
+
+@contextlib.contextmanager
+def _client(where: str | int) -> Iterator[Any]:
+    from distributed import Client, LocalCluster
+
+    text = str(where)
+    if not text.isdecimal():
+        try:
+            client = Client(text, timeout=WAIT_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            what = f"no scheduler answers ({error or type(error).__name__})"
+            raise RoofcastError(sentence(what, f"cluster {shown(text)}", "start one: dask scheduler")) from None
+        with client:
+            yield client
+        return
+    if not 1 <= int(text) <= MOST_WORKERS:
+        raise RoofcastError(sentence(f"expected 1 to {MOST_WORKERS} workers, found {shown(text)}", "cluster"))
+    with (
+        LocalCluster(
+            n_workers=int(text), threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        ) as local,
+        Client(local, set_as_default=False) as client,
+    ):  # fmt: skip
+        yield client
+
+
+def _finished(
+    client: Any, job: bytes, todo: Iterable[int], known: NowKnown
+) -> Iterator[tuple[int, Part, bytes | None]]:
+    """Blocks in the order in which they are finished."""
+    from distributed import KilledWorker, as_completed
+
+    left, running = iter(todo), as_completed(loop=client.loop)
+    block_of: dict[str, int] = {}
+
+    def fill() -> None:
+        room = max(AHEAD * sum(client.nthreads().values()), 1) - len(block_of)
+        for i in itertools.islice(left, max(room, 0)):
+            future = client.submit(_block, job, i, known(), pure=False)
+            block_of[future.key] = i
+            running.add(future)
+
+    fill()
+    for future in running:
+        i = block_of.pop(future.key)
+        try:
+            part, cells = future.result()
+        except KilledWorker:
+            what = f"block {i} ended one worker after another"
+            raise RoofcastError(sentence(what, "cluster", "they may lack memory: start fewer on a machine")) from None
+        future.release()
+        fill()
+        yield i, part, cells
+
+
+def _block(job: bytes, i_block: int, hint: Hint | None) -> tuple[Part, bytes | None]:
+    """On a worker."""
+    return _evaluate(job)(i_block, hint)
+
+
+@functools.lru_cache(maxsize=1)
+def _evaluate(job: bytes) -> Evaluate:
+    spec, block_shape, there, make = pickle.loads(job)
+    if found := differences(there, grounds(spec)):
+        what = f"a worker does not run what is run here ({'; '.join(found)}, on the worker)"
+        raise RoofcastError(sentence(what, "cluster", "install the same on all machines"))
+    keep_compiled()
+    plan = planned(spec)
+    vars(plan)["block_shape"] = block_shape  # whatever this machine would choose
+    return make(plan)

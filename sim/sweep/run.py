@@ -1,0 +1,78 @@
+"""Runs the blocks of a sweep, wherever they are computed, and merges them in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from sim.sweep.blocks import Hint, Sweeper, hint_of, reason_names
+from sim.sweep.parts import Part, empty, merge
+from sim.sweep.plan import Plan
+from sim.sweep.store import Store
+
+Tell = Callable[[str, int, int], None]  # what, configurations done, of all
+NowKnown = Callable[[], Hint | None]
+Evaluate = Callable[[int, Hint | None], tuple[Part, bytes | None]]  # block -> part, its cells as a Parquet file
+Source = Callable[[Iterable[int], NowKnown], Iterator[tuple[int, Part, bytes | None]]]
+
+
+def parts_of(plan: Plan) -> Evaluate:
+    """Computes blocks, and keeps no cells."""
+    sweeper = Sweeper(plan)
+    return lambda i, hint: (sweeper.evaluate(i, hint), None)
+
+
+def in_process(evaluate: Evaluate) -> Source:
+    """Blocks one after another in this process."""
+    return lambda todo, known: ((i, *evaluate(i, known())) for i in todo)
+
+
+def run(plan: Plan, source: Source, store: Store | None = None, progress: Tell | None = None) -> Part:
+    """The part of the whole sweep; blocks that the store has are read, the others computed and stored.
+
+    It is the same to the byte whatever was interrupted before and in whatever order the source gives the blocks: they
+    are merged in their own order. A KeyboardInterrupt leaves every finished block in the store, and says so.
+    """
+    merged = _Merged(plan, store)
+    todo = [i for i in range(len(plan.blocks)) if i not in merged.stored]
+    n_cells = sum(cells_of(plan, i) for i in merged.stored)
+    merged.go_on()
+    try:
+        for i, part, cells in source(todo, merged.hint):
+            if store:
+                store.write(i, part, cells)
+            merged.waiting[i] = part
+            merged.go_on()
+            n_cells += cells_of(plan, i)
+            if progress:
+                progress("configurations", n_cells, plan.n_cells)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(store.told() if store else "") from None
+    return merged.part
+
+
+def cells_of(plan: Plan, i_block: int) -> int:
+    """Configurations of a block."""
+    block = plan.blocks[i_block]
+    return block.n_rows * block.n_lengths * plan.n_concurrency * len(plan.prices)
+
+
+class _Merged:
+    """The first blocks, merged, and finished ones that wait for one before them."""
+
+    def __init__(self, plan: Plan, store: Store | None) -> None:
+        self.store, self.n_top = store, plan.spec.top
+        self.stored = frozenset(store.done) if store else frozenset()
+        self.part = empty(len(reason_names(plan)), len(plan.spec.minimize), plan.n_groups)
+        self.n_blocks = 0
+        self.waiting: dict[int, Part] = {}
+
+    def go_on(self) -> None:
+        """Merges the blocks that are next."""
+        while self.n_blocks in self.waiting or self.n_blocks in self.stored:
+            i, self.n_blocks = self.n_blocks, self.n_blocks + 1
+            part = self.store.read(i) if self.store and i in self.stored else self.waiting.pop(i)
+            self.part = merge(self.part, part, self.n_top)
+
+    def hint(self) -> Hint | None:
+        """What the first blocks tell later ones."""
+        return hint_of(self.part, self.n_top) if self.n_blocks else None

@@ -1,0 +1,140 @@
+"""The folder of a sweep: a manifest, and for each finished block a part and, where they are kept, its cells."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from sim.errors import RoofcastError, clipped, sentence
+from sim.files import write_whole
+from sim.sweep.manifest import differences
+from sim.sweep.parts import Part
+
+MANIFEST = "manifest.json"
+PARTS, CELLS = "parts", "cells"
+AGAIN = "the same command goes on from there"
+
+
+class Store:
+    """An open folder. Every file is whole: it gets its name when it is on the disk.
+
+    A block is done when its part is there; its cells are written before it. One process at a time has the folder.
+
+    Raises RoofcastError where the folder cannot be written, belongs to another sweep or another run, or holds
+    something else; nothing in it is changed then.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
+        self.folder, self.n_blocks = Path(folder), int(manifest["n_blocks"])
+        self._made(self.folder)
+        self._lock = os.open(self.folder, os.O_RDONLY)
+        try:
+            self._claim()
+            self._check(manifest)
+            for name in (PARTS, CELLS):
+                self._made(self.folder / name)
+                for left in (self.folder / name).glob(".block-*"):  # of a run that was killed
+                    left.unlink(missing_ok=True)
+        except BaseException:
+            self.close()
+            raise
+        names = (re.fullmatch(r"block-(\d+)\.npz", path.name) for path in (self.folder / PARTS).iterdir())
+        self.done = {i for i in (int(name[1]) for name in names if name) if i < self.n_blocks}
+
+    def read(self, i_block: int) -> Part:
+        """The part of a block that is done."""
+        path = self._part(i_block)
+        try:
+            return unpacked(path.read_bytes())
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            hint = "remove it, and the same command computes the block again"
+            raise RoofcastError(sentence(f"cannot be read ({error})", clipped(str(path)), hint)) from None
+
+    def write(self, i_block: int, part: Part, cells: bytes | None = None) -> None:
+        """Stores a block; cells: a Parquet file. RoofcastError where it cannot be written, as when the disk is full."""
+        try:
+            if cells is not None:
+                write_whole(self.folder / CELLS / f"block-{i_block:06d}.parquet", cells, sync=True)
+            write_whole(self._part(i_block), packed(part), sync=True)
+        except RoofcastError as error:
+            raise RoofcastError(f"{error.problems[0].split('; hint:')[0]}; {self.told()}") from None
+        self.done.add(i_block)
+
+    def told(self) -> str:
+        """What there is, and how to go on."""
+        return f"{len(self.done):,} of {self.n_blocks:,} blocks are in {clipped(str(self.folder))}: {AGAIN}"
+
+    def close(self) -> None:
+        """Others may have the folder."""
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._lock = -1
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _part(self, i_block: int) -> Path:
+        return self.folder / PARTS / f"block-{i_block:06d}.npz"
+
+    def _made(self, folder: Path) -> None:
+        try:
+            folder.mkdir(exist_ok=True)
+        except (OSError, ValueError) as error:
+            what = getattr(error, "strerror", None) or error
+            hint = f"mkdir -p {folder.parent}" if isinstance(error, FileNotFoundError) else "name another folder"
+            raise RoofcastError(sentence(f"no folder can be made: {what}", clipped(str(folder)), hint)) from None
+
+    def _claim(self) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            hint = "wait for it, or name another folder"
+            where = clipped(str(self.folder))
+            raise RoofcastError(sentence("another run is writing to this folder", where, hint)) from None
+        except OSError:
+            return  # a file system without locks
+
+    def _check(self, here: Mapping[str, Any]) -> None:
+        path, where = self.folder / MANIFEST, clipped(str(self.folder))
+        if not path.exists():
+            if any(not name.startswith(f".{MANIFEST}.") for name in os.listdir(self.folder)):
+                what = "the folder is not empty and holds no sweep"
+                raise RoofcastError(sentence(what, where, "nothing was changed; name another folder"))
+            write_whole(path, json.dumps(here, indent=2) + "\n", sync=True)
+            return
+        try:
+            there = json.loads(path.read_text(encoding="utf-8"))
+            found = differences(there, here)
+        except (OSError, ValueError, AttributeError) as error:
+            what = f"{MANIFEST} cannot be read ({error})"
+            raise RoofcastError(sentence(what, where, "name another folder")) from None
+        if found:
+            what = f"the folder holds another sweep ({'; '.join(found)})"
+            raise RoofcastError(sentence(what, where, "nothing was changed; name another folder"))
+
+
+def packed(part: Part) -> bytes:
+    """The arrays of a part as an .npz file; equal parts give equal bytes."""
+    out = io.BytesIO()
+    np.savez(out, **{name: np.asarray(value) for name, value in vars(part).items()})
+    return out.getvalue()
+
+
+def unpacked(content: bytes) -> Part:
+    """The part of `packed`, bit for bit. Raises EOFError, ValueError, KeyError or BadZipFile where it is none."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        found = {name: arrays[name] for name in Part.__dataclass_fields__}
+    return Part(**{**found, "n_cells": int(found["n_cells"])})

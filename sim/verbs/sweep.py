@@ -1,0 +1,219 @@
+"""`sim.sweep`: every combination of named axes, reduced to the best of each group, the top and the Pareto front."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from sim.errors import RoofcastError, sentence, shown
+from sim.files import write_whole
+from sim.request import build
+from sim.results import Result
+from sim.sweep.blocks import Sweeper, reason_names
+from sim.sweep.cells import to_parquet
+from sim.sweep.cluster import cluster as workers
+from sim.sweep.compiled import keep_compiled
+from sim.sweep.file import load_sweep
+from sim.sweep.kept import kept_cells
+from sim.sweep.manifest import manifest
+from sim.sweep.parts import Part
+from sim.sweep.plan import Plan, plan
+from sim.sweep.run import Evaluate, Tell, in_process, run
+from sim.sweep.spec import ROW_AXES, Spec
+from sim.sweep.store import Store
+from sim.verbs.estimate import COUNTS, UNITS, answered
+
+Keep = Literal["front", "feasible", "all"]
+KEEP = ("front", "feasible", "all")
+TEXT_AXES = ("model", "weights", "kv", "hardware", "engine")
+ARGUMENTS = ("gpus", "tp", "pp", "ep", "dp", "replicas", "max_num_batched_tokens", "max_num_seqs",
+             "gpu_memory_utilization")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep found. Rows of the tables have the axes' values, and the figures of `sim.estimate`.
+
+    best: for each group of `by` and each objective its best cell; top: the least by the first objective; front: cells
+    that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
+    """
+
+    plan: Plan
+    part: Part
+    best: Result
+    top: Result
+    front: Result
+    failures: Result
+    seconds: float
+    compile_s: float
+
+
+def sweep(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Spec,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    keep: Keep = "front",
+    cluster: int | str | None = None,
+    progress: Tell | None = None,
+) -> Sweep:
+    """Evaluates every combination of the axes of a sweep: its file, its tables as a mapping, or a Spec.
+
+    out: a folder for the results; the same call goes on where one was stopped. keep: the cells stored there as
+    Parquet: "front" (the tables only), "feasible" or "all". cluster: so many worker processes, or the address of a
+    scheduler. Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
+
+    Raises RoofcastError with all that is wrong with the axes, or with the folder.
+    """
+    if keep not in KEEP:
+        raise RoofcastError(sentence(f"expected {', '.join(KEEP)}, found {shown(keep)}", "keep"))
+    if keep != "front" and out is None:
+        raise RoofcastError(sentence(f"{keep} cells are stored in a folder", "keep", "give out as well"))
+    keep_compiled()
+    spec = source if isinstance(source, Spec) else load_sweep(source)
+    planned = plan(spec)
+    file = None if isinstance(source, Mapping | Spec) else source
+    with contextlib.ExitStack() as stack:
+        store = None if out is None else stack.enter_context(Store(out, manifest(planned, keep=keep, file=file)))
+        compile_s, evaluate = 0.0, None
+        if cluster is None:
+            evaluate, compile_s = warmed(planned, keep)
+            at = in_process(evaluate)
+        else:
+            at = stack.enter_context(workers(cluster, spec, MAKERS[keep]))
+        start = time.perf_counter()
+        part = run(planned, at, store, progress)
+        seconds = time.perf_counter() - start
+        found = answers(planned, part, seconds, compile_s)
+        if out is not None:
+            write_tables(found, out)
+    return found
+
+
+def warmed(planned: Plan, keep: Keep) -> tuple[Evaluate, float]:
+    """(evaluation of blocks, seconds in which its programs were compiled or read from the cache)."""
+    start = time.perf_counter()
+    evaluate = evaluation(planned, keep)
+    evaluate(0, None)
+    first = time.perf_counter() - start
+    start = time.perf_counter()
+    evaluate(0, None)
+    return evaluate, max(first - (time.perf_counter() - start), 0.0)
+
+
+def evaluation(planned: Plan, keep: Keep) -> Evaluate:
+    """Computes blocks, and their cells where they are kept."""
+    sweeper = Sweeper(planned)
+    if keep == "front":
+        return lambda i, hint: (sweeper.evaluate(i, hint), None)
+    return lambda i, hint: (sweeper.evaluate(i, hint), to_parquet(*kept_cells(sweeper, i, keep == "all")))
+
+
+def front_of(spec: Spec) -> Evaluate:
+    """For workers: keeps no cells."""
+    return evaluation(plan(spec), "front")
+
+
+def feasible_of(spec: Spec) -> Evaluate:
+    """For workers: keeps what keeps to the limits."""
+    return evaluation(plan(spec), "feasible")
+
+
+def all_of(spec: Spec) -> Evaluate:
+    """For workers: keeps everything."""
+    return evaluation(plan(spec), "all")
+
+
+MAKERS: dict[str, Callable[[Spec], Evaluate]] = {"front": front_of, "feasible": feasible_of, "all": all_of}
+
+
+def answers(planned: Plan, part: Part, seconds: float, compile_s: float) -> Sweep:
+    """The tables of a finished sweep; their figures are computed anew, cell by cell, as `sim.estimate` does."""
+    spec = planned.spec
+    indices = [part.best_index[d][part.best_index[d] >= 0] for d in range(len(spec.minimize))]
+    best = table(planned, np.concatenate(indices))
+    goals = np.repeat(np.asarray(spec.minimize), [len(i) for i in indices])
+    return Sweep(
+        plan=planned,
+        part=part,
+        best=Result({"objective": goals, **best.columns}, {"objective": "", **best.units}, best.provenance),
+        top=table(planned, part.top_index),
+        front=table(planned, part.front_index[np.lexsort((part.front_index, part.front[:, 0]))]),
+        failures=failures(planned, part),
+        seconds=seconds,
+        compile_s=compile_s,
+    )
+
+
+def failures(planned: Plan, part: Part) -> Result:
+    """Cells refused, by their first reason, and by their only one."""
+    columns = {
+        "reason": np.asarray(reason_names(planned)),
+        "cells": part.first,
+        "share": part.first / max(part.n_cells, 1),
+        "alone": part.alone,
+    }
+    return Result(columns, {"reason": "", "cells": "1", "share": "1", "alone": "1"})
+
+
+def table(planned: Plan, index: np.ndarray) -> Result:
+    """Axes and figures of cells, one row each; empty columns where there are none."""
+    at = planned.coordinates(index)
+    units = dict.fromkeys(TEXT_AXES, "")
+    figures = {name: unit for name, unit in UNITS.items() if name not in ("fits", "why")}
+    columns: dict[str, np.ndarray] = {name: np.empty(len(index), object) for name in units | figures}
+    columns |= {"usd_factor": at["usd_factor"]}
+    notes: dict[str, None] = {}
+    for rows, result, chosen in _estimates(planned, index, at):
+        notes |= dict.fromkeys(result.provenance)
+        for name in figures:
+            columns[name][rows] = result[name]
+        for name in units:
+            columns[name][rows] = chosen[name]
+    typed = {name: _typed(name, values, figures) for name, values in columns.items()}
+    return Result(typed, units | figures | {"usd_factor": "1"}, tuple(notes))
+
+
+def _typed(name: str, values: np.ndarray, figures: Mapping[str, str]) -> np.ndarray:
+    if name == "usd_factor":
+        return values
+    if name in COUNTS:
+        return values.astype(np.int64)
+    return values.astype(str) if name not in figures or name == "bound" else values.astype(float)
+
+
+def _estimates(
+    planned: Plan, index: np.ndarray, at: Mapping[str, np.ndarray]
+) -> Iterator[tuple[np.ndarray, Result, dict[str, str]]]:
+    """(which of the cells, their estimate, their names) deployment by deployment."""
+    spec = planned.spec
+    row = index // (len(planned.lengths) * planned.n_concurrency * len(planned.prices))
+    for number in np.unique(row):
+        here = np.flatnonzero(row == number)
+        own = {name: getattr(spec, name)[i] for name, i in zip(ROW_AXES, planned.rows.at[number], strict=True)}
+        lengths = {name: at[f"{name}_tokens"][here] for name in ("prompt", "output", "context")}
+        price = at["usd_per_gpu_hour"][here]
+        given = {name: own[name] for name in ARGUMENTS if own[name] is not None}
+        if not np.any(np.isnan(price)):
+            given["price"] = price
+        request = build(
+            own["model"], own["hardware"], engine=own["engine"], weights=own["weights"], kv=own["kv"], pay=spec.pay,
+            profile=spec.profile, concurrency=at["concurrency"][here], **lengths, **given,
+        )  # fmt: skip
+        factor = at["usd_factor"][here].astype(np.float32)
+        points = replace(request.points, usd_per_device_s=request.points.usd_per_device_s * factor)
+        names = {"model": request.model.id, "weights": own["weights"], "kv": request.kv,
+                 "hardware": own["hardware"], "engine": request.engine.id}  # fmt: skip
+        yield here, answered(replace(request, points=points)), names
+
+
+def write_tables(found: Sweep, out: str | os.PathLike[str]) -> None:
+    """The tables as Parquet files beside the blocks."""
+    for name in ("best", "top", "front", "failures"):
+        result = getattr(found, name)
+        write_whole(os.path.join(out, f"{name}.parquet"), to_parquet(result.columns, result.units))
