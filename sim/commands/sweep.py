@@ -14,8 +14,8 @@ from sim.commands.output import add_format, check_pictures, document, print_json
 from sim.commands.parsing import Bad, Parser, call_arguments, count, names, one_of
 
 if TYPE_CHECKING:
-    from sim.sweep.answers import Sweep
     from sim.sweep.spec import Spec
+    from sim.verbs.sweep import Sweep
 
 _KEYWORDS = {name: name for name in ("out", "keep", "cluster", "verify")}
 
