@@ -72,7 +72,7 @@ def test_tables_say_what_is_best_and_why_others_fail(run: Run, path: str, verb: 
     code, out, err = run("sweep", path)
     assert code == 0 and err == "note: prices: made up\n"
     assert "63 configurations of 9 deployments in 500 ms, 126/s; compiled before that in 3.00 s" in out
-    for title in ("Best $/Mtok of each model and concurrent requests", "Top 5 by $/Mtok", "Pareto front of $/Mtok and"):
+    for title in ("Best $/Mtok of each model and concurrent users", "Top 5 by $/Mtok", "Pareto front of $/Mtok and"):
         assert title in out
     missed = next(line for line in out.splitlines() if line.startswith("TPOT above 100 ms"))
     assert missed.split() == ["TPOT", "above", "100", "ms", "█" * 24, "33.3%", "21", "21"]

@@ -28,6 +28,7 @@ from sim.sweep.run import Evaluate, Tell, in_process, run
 from sim.sweep.spec import ROW_AXES, Spec
 from sim.sweep.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
+from sim.verbs.sweep_verify import verify as verify_front
 
 Keep = Literal["front", "feasible", "all"]
 KEEP = ("front", "feasible", "all")
@@ -45,6 +46,7 @@ class Sweep:
 
     best: for each group of `by` and each objective its best cell; top: the least by the first objective; front: cells
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
+    verified: where it was asked for, cells of the front as simulated (sim.verbs.sweep_verify).
     """
 
     plan: Plan
@@ -55,6 +57,7 @@ class Sweep:
     failures: Result
     seconds: float
     compile_s: float
+    verified: Result | None = None
 
 
 def sweep(
@@ -63,13 +66,15 @@ def sweep(
     out: str | os.PathLike[str] | None = None,
     keep: Keep = "front",
     cluster: int | str | None = None,
+    verify: bool = False,
     progress: Tell | None = None,
 ) -> Sweep:
     """Evaluates every combination of the axes of a sweep: its file, its tables as a mapping, or a Spec.
 
     out: a folder for the results; the same call goes on where one was stopped. keep: the cells stored there as
     Parquet: "front" (the tables only), "feasible" or "all". cluster: so many worker processes, or the address of a
-    scheduler. Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
+    scheduler. verify: simulates cells of the front as well. Every figure is that of `sim.estimate` with the same
+    arguments, to float32's rounding.
 
     Raises RoofcastError with all that is wrong with the axes, or with the folder.
     """
@@ -95,6 +100,8 @@ def sweep(
         found = answers(planned, part, seconds, compile_s)
         if out is not None:
             write_tables(found, out)
+    if verify and found.front.rows():
+        found = replace(found, verified=verify_front(found.front, spec, progress))
     return found
 
 
