@@ -72,7 +72,8 @@ def sweep(
 
     out: a folder for the results; the same call goes on where one was stopped. keep: the cells stored there as
     Parquet: "front" (the tables only), "feasible" or "all". cluster: so many worker processes, or the address of a
-    scheduler. verify: cells of the front are simulated request by request, too. Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
+    scheduler. verify: cells of the front are simulated request by request, too.
+    Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
 
     Raises RoofcastError with all that is wrong with the axes, or with the folder.
     """
