@@ -28,7 +28,7 @@ from sim.sweep.run import Evaluate, Tell, in_process, run
 from sim.sweep.spec import ROW_AXES, Spec
 from sim.sweep.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
-from sim.verbs.sweep_verify import verify as verify_front
+from sim.verbs.verify import verified
 
 Keep = Literal["front", "feasible", "all"]
 KEEP = ("front", "feasible", "all")
@@ -46,7 +46,6 @@ class Sweep:
 
     best: for each group of `by` and each objective its best cell; top: the least by the first objective; front: cells
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
-    verified: where it was asked for, cells of the front as simulated (sim.verbs.sweep_verify).
     """
 
     plan: Plan
@@ -73,8 +72,8 @@ def sweep(
 
     out: a folder for the results; the same call goes on where one was stopped. keep: the cells stored there as
     Parquet: "front" (the tables only), "feasible" or "all". cluster: so many worker processes, or the address of a
-    scheduler. verify: simulates cells of the front as well. Every figure is that of `sim.estimate` with the same
-    arguments, to float32's rounding.
+    scheduler. verify: cells of the front are simulated request by request, too.
+    Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
 
     Raises RoofcastError with all that is wrong with the axes, or with the folder.
     """
@@ -98,10 +97,10 @@ def sweep(
         part = run(planned, at, store, progress)
         seconds = time.perf_counter() - start
         found = answers(planned, part, seconds, compile_s)
+        if verify:
+            found = replace(found, verified=verified(planned, found.front, front_order(part)))
         if out is not None:
             write_tables(found, out)
-    if verify and found.front.rows():
-        found = replace(found, verified=verify_front(found.front, spec, progress))
     return found
 
 
@@ -153,11 +152,16 @@ def answers(planned: Plan, part: Part, seconds: float, compile_s: float) -> Swee
         part=part,
         best=Result({"objective": goals, **best.columns}, {"objective": "", **best.units}, best.provenance),
         top=table(planned, part.top_index),
-        front=table(planned, part.front_index[np.lexsort((part.front_index, part.front[:, 0]))]),
+        front=table(planned, front_order(part)),
         failures=failures(planned, part),
         seconds=seconds,
         compile_s=compile_s,
     )
+
+
+def front_order(part: Part) -> np.ndarray:
+    """Cells of the front by the first objective."""
+    return part.front_index[np.lexsort((part.front_index, part.front[:, 0]))]
 
 
 def failures(planned: Plan, part: Part) -> Result:
