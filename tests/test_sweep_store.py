@@ -30,9 +30,9 @@ from sim.sweep.cells import to_parquet
 from sim.sweep.manifest import manifest
 from sim.sweep.parts import Part
 from sim.sweep.plan import Plan
-from sim.sweep.run import cells_of, in_process, parts_of, run
+from sim.sweep.run import cells_of, in_process, run
 from sim.sweep.store import Store, packed, unpacked
-from tests.sweeps import N_BLOCKS, small, small_plan
+from tests.sweeps import N_BLOCKS, parts_of, small, small_plan
 
 ROOT = Path(__file__).parents[1]
 
