@@ -35,6 +35,9 @@ KEEP = ("front", "feasible", "all")
 TEXT_AXES = ("model", "weights", "kv", "hardware", "engine")
 ARGUMENTS = ("gpus", "tp", "pp", "ep", "dp", "replicas", "max_num_batched_tokens", "max_num_seqs",
              "gpu_memory_utilization")  # fmt: skip
+# Axes that sim.estimate has no column for; NaN: filled in.
+OWN = {"max_num_batched_tokens": "tokens", "max_num_seqs": "1", "gpu_memory_utilization": "1",
+       "usd_per_gpu_hour": "USD/h", "usd_factor": "1"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -146,11 +149,12 @@ def failures(planned: Plan, part: Part) -> Result:
 
 def table(planned: Plan, index: np.ndarray) -> Result:
     """Axes and figures of cells, one row each; empty columns where there are none."""
-    at = planned.coordinates(index)
+    spec, at = planned.spec, planned.coordinates(index)
     units = dict.fromkeys(TEXT_AXES, "")
     figures = {name: unit for name, unit in UNITS.items() if name not in ("fits", "why")}
     columns: dict[str, np.ndarray] = {name: np.empty(len(index), object) for name in units | figures}
-    columns |= {"usd_factor": at["usd_factor"]}
+    own = [name for name in OWN if len(spec.axes[name]) > 1]
+    columns |= {name: at[name].astype(float) for name in own}
     notes: dict[str, None] = {}
     for rows, result, chosen in _estimates(planned, index, at):
         notes |= dict.fromkeys(result.provenance)
@@ -159,11 +163,11 @@ def table(planned: Plan, index: np.ndarray) -> Result:
         for name in units:
             columns[name][rows] = chosen[name]
     typed = {name: _typed(name, values, figures) for name, values in columns.items()}
-    return Result(typed, units | figures | {"usd_factor": "1"}, tuple(notes))
+    return Result(typed, units | figures | {name: OWN[name] for name in own}, tuple(notes))
 
 
 def _typed(name: str, values: np.ndarray, figures: Mapping[str, str]) -> np.ndarray:
-    if name == "usd_factor":
+    if name in OWN:
         return values
     if name in COUNTS:
         return values.astype(np.int64)
