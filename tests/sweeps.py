@@ -69,3 +69,8 @@ def deadly(folder: Path, block: int, times: int, plan: Plan) -> Evaluate:
 def begun(folder: Path) -> list[int]:
     """Blocks in the order in which `noted` began them."""
     return [int(line.split()[0]) for line in (folder / "log").read_text(encoding="utf-8").splitlines()]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
