@@ -29,6 +29,7 @@ from sim.sweep.run import Evaluate, Tell, in_process, run
 from sim.sweep.spec import ROW_AXES, Spec
 from sim.sweep.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
+from sim.verbs.verify import verified
 
 Keep = Literal["front", "feasible", "all"]
 KEEP = ("front", "feasible", "all")
@@ -56,6 +57,7 @@ class Sweep:
     failures: Result
     seconds: float
     compile_s: float
+    verified: Result | None = None
 
 
 def sweep(
@@ -64,13 +66,15 @@ def sweep(
     out: str | os.PathLike[str] | None = None,
     keep: Keep = "front",
     cluster: int | str | None = None,
+    verify: bool = False,
     progress: Tell | None = None,
 ) -> Sweep:
     """Evaluates every combination of the axes of a sweep: its file, its tables as a mapping, or a Spec.
 
     out: a folder for the results; the same call goes on where one was stopped. keep: the cells stored there as
     Parquet: "front" (the tables only), "feasible" or "all". cluster: so many worker processes, or the address of a
-    scheduler. Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
+    scheduler. verify: cells of the front are simulated request by request, too.
+    Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
 
     Raises RoofcastError with all that is wrong with the axes, or with the folder.
     """
@@ -94,6 +98,8 @@ def sweep(
         part = run(planned, at, store, progress)
         seconds = time.perf_counter() - start
         found = answers(planned, part, seconds, compile_s)
+        if verify:
+            found = replace(found, verified=verified(planned, found.front, front_order(part)))
         if out is not None:
             write_tables(found, out)
     return found
@@ -129,11 +135,16 @@ def answers(planned: Plan, part: Part, seconds: float, compile_s: float) -> Swee
         part=part,
         best=Result({"objective": goals, **best.columns}, {"objective": "", **best.units}, best.provenance),
         top=table(planned, part.top_index),
-        front=table(planned, part.front_index[np.lexsort((part.front_index, part.front[:, 0]))]),
+        front=table(planned, front_order(part)),
         failures=failures(planned, part),
         seconds=seconds,
         compile_s=compile_s,
     )
+
+
+def front_order(part: Part) -> np.ndarray:
+    """Cells of the front by the first objective."""
+    return part.front_index[np.lexsort((part.front_index, part.front[:, 0]))]
 
 
 def failures(planned: Plan, part: Part) -> Result:
