@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -93,7 +94,7 @@ def sweep(
             evaluate, compile_s = warmed(planned, keep)
             at = in_process(evaluate)
         else:
-            at = stack.enter_context(workers(cluster, spec, MAKERS[keep]))
+            at = stack.enter_context(workers(cluster, planned, functools.partial(evaluation, keep=keep)))
         start = time.perf_counter()
         part = run(planned, at, store, progress)
         seconds = time.perf_counter() - start
@@ -122,24 +123,6 @@ def evaluation(planned: Plan, keep: Keep) -> Evaluate:
     if keep == "front":
         return lambda i, hint: (sweeper.evaluate(i, hint), None)
     return lambda i, hint: (sweeper.evaluate(i, hint), to_parquet(*kept_cells(sweeper, i, keep == "all")))
-
-
-def front_of(spec: Spec) -> Evaluate:
-    """For workers: keeps no cells."""
-    return evaluation(plan(spec), "front")
-
-
-def feasible_of(spec: Spec) -> Evaluate:
-    """For workers: keeps what keeps to the limits."""
-    return evaluation(plan(spec), "feasible")
-
-
-def all_of(spec: Spec) -> Evaluate:
-    """For workers: keeps everything."""
-    return evaluation(plan(spec), "all")
-
-
-MAKERS: dict[str, Callable[[Spec], Evaluate]] = {"front": front_of, "feasible": feasible_of, "all": all_of}
 
 
 def answers(planned: Plan, part: Part, seconds: float, compile_s: float) -> Sweep:
