@@ -15,9 +15,9 @@ from sim.sweep import cluster as clusters
 from sim.sweep import manifest
 from sim.sweep.cluster import cluster
 from sim.sweep.compiled import keep_compiled
-from sim.sweep.run import in_process, parts_of, run
+from sim.sweep.run import in_process, run
 from sim.sweep.store import Store, packed
-from tests.sweeps import N_BLOCKS, begun, deadly, noted, small_plan
+from tests.sweeps import N_BLOCKS, begun, deadly, noted, parts_of, small_plan
 
 dask = pytest.importorskip("dask")
 distributed = pytest.importorskip("distributed", reason="the extra roofcast[cluster] is not installed")
@@ -44,6 +44,7 @@ def plan(monkey):
 def compiled(monkey, tmp_path_factory):
     """Where this process and its workers keep compiled programs."""
     monkey.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    jax.clear_caches()  # so that this process compiles into the folder what other tests have compiled before
     yield keep_compiled()
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()

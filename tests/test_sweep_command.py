@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,10 +47,10 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A fake in the place of the verb; what it was given is kept, what it returns can be set."""
     kept = SimpleNamespace(answer=sweep_answer(), spec=None, given=None)
 
-    def sweep(spec: Spec, *, progress: Any, **given: Any) -> Any:
-        progress("sweeping", 1, 2)
-        kept.spec, kept.given = spec, given
-        if isinstance(kept.answer, Exception):
+    def sweep(source: Spec | str, *, progress: Any, **given: Any) -> Any:
+        progress("configurations", 1, 2)
+        kept.spec, kept.given = source, given
+        if isinstance(kept.answer, BaseException):
             raise kept.answer
         return kept.answer
 
@@ -59,7 +60,7 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_the_file_and_the_options_reach_the_verb(run: Run, path: str, verb: SimpleNamespace, tmp_path: Path) -> None:
     assert run("sweep", path)[0] == 0
-    assert verb.given == {} and verb.spec.by == ("model", "concurrency") and verb.spec.name == "Two models"
+    assert verb.given == {} and verb.spec == path
     words = ["--by", "hardware,model,model", "--top", "3", "--profile", "none", "--verify", "--keep", "all"]
     assert run("sweep", path, *words, "--out", "kept", "--cluster", "4")[0] == 0
     assert (verb.spec.by, verb.spec.top, verb.spec.profile) == (("hardware", "model"), 3, "none")
@@ -111,6 +112,13 @@ def test_nothing_feasible_is_exit_1_and_says_what_kills(run: Run, path: str, ver
 def test_what_the_verb_refuses_is_a_sentence(run: Run, path: str, verb: SimpleNamespace) -> None:
     verb.answer = RoofcastError("out: holds another sweep")
     assert run("sweep", path, "--out", "kept") == (2, "", "roofcast: out: holds another sweep\n")
+
+
+def test_ctrl_c_says_what_is_kept(run: Run, path: str, verb: SimpleNamespace) -> None:
+    verb.answer = KeyboardInterrupt("3 of 9 blocks are in kept")
+    before = signal.getsignal(signal.SIGINT)
+    assert run("sweep", path, "--out", "kept") == (130, "", "note: 3 of 9 blocks are in kept\n")
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.fixture

@@ -27,15 +27,14 @@ MOST_WORKERS = 1024
 WAIT_S = 20
 
 Make = Callable[[Plan], Evaluate]
-Finished = Iterator[tuple[int, Part, bytes | None]]
 
 
 @contextlib.contextmanager
 def cluster(where: str | int, plan: Plan, make: Make) -> Iterator[Source]:
     """Workers for the blocks of a sweep: a number of processes here, or the address of a scheduler that has some.
 
-    make: importable function that each worker calls once with a plan of its own; `sim.sweep.run.parts_of` is one. A
-    worker that dies costs the blocks that it had begun: others compute them again. Workers may come and go.
+    make: importable function that each worker calls once, with a plan of its own. A worker that dies costs the block
+    that it was at: another computes it again. Workers may come and go.
 
     Raises RoofcastError where `distributed` is not installed, the address does not answer, a worker's code, catalogue
     or versions are not those here, or a block ends one worker after another.
@@ -98,11 +97,8 @@ def _finished(
         if future.status != "finished":
             _, error, _ = found
             if isinstance(error, KilledWorker):
-                what, hint = (
-                    f"one worker after another died, the last with block {i}",
-                    "they may lack memory: take fewer",
-                )
-                error = RoofcastError(sentence(what, "cluster", hint))
+                what = f"one worker after another died, the last with block {i}"
+                error = RoofcastError(sentence(what, "cluster", "they may lack memory: take fewer"))
             raise error from None
         fill()
         yield (i, *found)
