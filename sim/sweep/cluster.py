@@ -8,8 +8,10 @@ import functools
 import importlib.util
 import itertools
 import logging
+import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 from sim import profiles
@@ -65,6 +67,7 @@ def _client(where: str | int) -> Iterator[Any]:
         return
     if not 1 <= int(text) <= MOST_WORKERS:
         raise RoofcastError(sentence(f"expected 1 to {MOST_WORKERS} workers, found {shown(text)}", "cluster"))
+    _start_tracker()
     with (
         LocalCluster(
             n_workers=int(text), threads_per_worker=1, processes=True, memory_limit=0, silence_logs=logging.CRITICAL,
@@ -73,6 +76,20 @@ def _client(where: str | int) -> Iterator[Any]:
         Client(local, set_as_default=False) as client,
     ):  # fmt: skip
         yield client
+
+
+def _start_tracker() -> None:
+    """Python's tracker of semaphores, so that it does not warn of those of workers when this process is interrupted."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(
+        filter(None, [before, "ignore::UserWarning:multiprocessing.resource_tracker"])
+    )
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ.pop("PYTHONWARNINGS")
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _finished(

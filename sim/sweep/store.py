@@ -42,7 +42,8 @@ class Store:
         try:
             self._claim()
             self._check(manifest)
-            for folder in (self.folder, self.folder / PARTS, self.folder / CELLS):
+            kept = [self.folder / CELLS] if manifest["keep"] != "front" else []
+            for folder in (self.folder, self.folder / PARTS, *kept):
                 self._made(folder)
                 for left in (path for path in folder.iterdir() if re.fullmatch(UNFINISHED, path.name)):
                     left.unlink(missing_ok=True)
