@@ -88,6 +88,16 @@ def test_tables_that_were_asked_for_follow(run: Run, path: str, verb: SimpleName
     assert json.loads(run("sweep", path, "--format", "json")[1])["crossovers"]["rows"] == found.rows()
 
 
+def test_what_was_simulated_stands_beside_the_closed_form(run: Run, path: str, verb: SimpleNamespace) -> None:
+    row = {"model": "moe-a", "hardware": "h100-sxm", "weights": "fp8", "prompt_tokens": 512, "output_tokens": 128,
+           "concurrency": 16, "ttft_s": 0.11, "ttft_simulated_s": 0.1, "ttft_off_frac": 0.1,
+           "tpot_s": 0.02, "tpot_simulated_s": np.nan, "tpot_off_frac": np.nan}  # fmt: skip
+    verb.answer = sweep_answer(verified=table([row]))
+    line = run("sweep", path, "--verify")[1].rpartition("simu-")[2].splitlines()[-1]
+    assert line.split() == ["moe-a", "h100-sxm", "fp8", "512+128", "16",
+                            "110", "ms", "100", "ms", "+10.0%", "20.0", "ms", "-", "-"]  # fmt: skip
+
+
 def test_json_has_every_table_and_csv_every_row(run: Run, path: str, verb: SimpleNamespace) -> None:
     body = json.loads(run("sweep", path, "--format", "json")[1])
     assert (body["configurations"], body["compile_s"]) == (63, 3.0) and list(body["refused"].values()) == [7]
@@ -142,6 +152,21 @@ def test_a_dry_run_says_what_it_will_take_and_stops(run: Run, path: str, verb: S
     assert 1e8 < body["memory_bytes"] < 2e10 and 0 < body["seconds"] < 60 and body["compile_s"] >= 0
     (row,) = csv.DictReader(io.StringIO(run("sweep", path, "--dry-run", "--format", "csv")[1]))
     assert row["configurations"] == "12"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("broadcasting")
+def test_a_whole_sweep(run: Run, path: str, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    code, out, err = run("sweep", path, "--verify", "--format", "json", "--plot", str(picture))
+    body = json.loads(out)
+    assert (code, body["configurations"]) == (0, 12) and f"wrote {picture}" in err and picture.stat().st_size > 10_000
+    assert len(body["best"]["rows"]) == 2 * 2 * 3 and len(body["top"]["rows"]) == 10
+    costs = [row["usd_per_mtok"] for row in body["top"]["rows"]]
+    assert costs == sorted(costs)
+    front, verified = body["front"]["rows"], body["verified"]["rows"]
+    assert {row["model"] for row in verified} <= {row["model"] for row in front}
+    assert all(abs(row["tpot_off_frac"]) < 0.3 and row["ttft_simulated_s"] > 0 for row in verified)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sim.report.number import prefixed, show
+from sim.report.number import ABSENT, prefixed, show
 from sim.report.table import Column, grid, pairs
 from sim.report.verdict import layout_line
 from sim.results import Result
@@ -216,7 +216,11 @@ def verified_table(result: Result, title: str) -> RenderableType:
     """TTFT and TPOT of cells of the front as the closed form has them, as simulated, and by what part it is above."""
     rows = [
         row | {"lengths": f"{row['prompt_tokens']:,}+{row['output_tokens']:,}"}
-        | {f"{metric}_off": f"{row[f'{metric}_off_frac'] or 0:+.1%}" for metric in ("ttft", "tpot")}
+        | {f"{metric}_off": _signed(row[f"{metric}_off_frac"]) for metric in ("ttft", "tpot")}
         for row in result.rows()
     ]  # fmt: skip
     return grid(_SIMULATED, rows, f"{title}: closed form, simulation, and how far the first is off")
+
+
+def _signed(share: float | None) -> str:
+    return ABSENT if share is None else f"{share:+.1%}"
