@@ -29,7 +29,7 @@ HEADINGS = {
 AXIS_WORDS = {
     "model": "model", "weights": "weights", "kv": "KV", "hardware": "hardware", "gpus": "GPUs", "engine": "engine",
     "tp": "TP", "pp": "PP", "ep": "EP", "dp": "DP", "prompt_tokens": "prompt tokens", "output_tokens": "output tokens",
-    "context_tokens": "context tokens", "concurrency": "concurrent requests", "usd_per_gpu_hour": "USD per GPU-hour",
+    "context_tokens": "context tokens", "concurrency": "concurrent users", "usd_per_gpu_hour": "USD per GPU-hour",
     "usd_factor": "price factor",
 }  # fmt: skip
 _BARE = ("usd_per_mtok", "usd_per_hour", "joules_per_token", "user_tokens_per_s", "output_tokens_per_s")
@@ -47,6 +47,10 @@ _REASONS = {
     "context": "the context is beyond the model's limit",
     "price": "no price is known",
 }
+_SIMULATED = {
+    "ttft_simulated_s": "TTFT simulated", "ttft_off_frac": "closed form off by", "tpot_simulated_s": "TPOT simulated",
+    "tpot_off_frac": "closed form off by", "concurrency": "users",
+}  # fmt: skip
 _FEW, _BAR_CELLS, _MOST_ROWS = 6, 24, 40
 
 
@@ -104,7 +108,7 @@ def sweep_view(answer: Sweep) -> RenderableType:
 
 def further(answer: Sweep) -> dict[str, Result]:
     """Tables that a sweep has where they were asked for, by title."""
-    asked = {"Crossovers": "crossovers", "Sensitivities of the best": "sensitivities", "Simulated": "verified"}
+    asked = {"Crossovers": "crossovers", "Sensitivities of the best": "sensitivities", "Front simulated": "verified"}
     found = {title: getattr(answer, name, None) for title, name in asked.items()}
     return {title: result for title, result in found.items() if result is not None and len(result.rows())}
 
@@ -201,5 +205,5 @@ def _reason(name: str, limits: Mapping[str, float]) -> str:
 
 def plain_table(result: Result, title: str) -> RenderableType:
     """All columns of a result under their names."""
-    return grid([Column(name, HEADINGS.get(name, AXIS_WORDS.get(name, name.replace("_", " ")))) for name in result],
-                result.rows(), title)  # fmt: skip
+    words = HEADINGS | AXIS_WORDS | _SIMULATED
+    return grid([Column(n, words.get(n, n.replace("_", " ")).replace(" ", "\n")) for n in result], result.rows(), title)

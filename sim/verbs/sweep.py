@@ -29,7 +29,7 @@ from sim.sweep.run import Evaluate, Tell, in_process, run
 from sim.sweep.spec import ROW_AXES, Spec
 from sim.sweep.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
-from sim.verbs.verify import verified
+from sim.verbs.sweep_verify import verify as verify_front
 
 Keep = Literal["front", "feasible", "all"]
 KEEP = ("front", "feasible", "all")
@@ -47,6 +47,7 @@ class Sweep:
 
     best: for each group of `by` and each objective its best cell; top: the least by the first objective; front: cells
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
+    verified: where it was asked for, cells of the front as simulated (sim.verbs.sweep_verify).
     """
 
     plan: Plan
@@ -98,10 +99,10 @@ def sweep(
         part = run(planned, at, store, progress)
         seconds = time.perf_counter() - start
         found = answers(planned, part, seconds, compile_s)
-        if verify:
-            found = replace(found, verified=verified(planned, found.front, front_order(part)))
         if out is not None:
             write_tables(found, out)
+    if verify and found.front.rows():
+        found = replace(found, verified=verify_front(found.front, spec, progress))
     return found
 
 
