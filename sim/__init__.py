@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "Result", "RoofcastError", "__version__", "calibrate", "capacity", "estimate", "fits", "minimize", "recommend", "run",
-    "simulate", "simulate_many", "validate",
+    "Result", "RoofcastError", "__version__", "calibrate", "capacity", "estimate", "fits", "minimize",
+    "recommend", "run", "simulate", "simulate_many", "validate",
 ]  # fmt: skip
 
 _HOMES = {

@@ -25,6 +25,7 @@ FREE = ("bandwidth", "compute", "link", "memory")
 AT_LEAST = ("user_tokens_per_s", "output_tokens_per_s")
 FIGURES = ("ttft_s", "tpot_s", "e2e_s", "usd_per_hour", "usd_per_mtok", "joules_per_token", "power_w", *AT_LEAST)
 SIGNS = np.asarray([-1.0 if name in AT_LEAST else 1.0 for name in FIGURES], np.float32)
+MEMORY = np.asarray([name == "memory" for name in FREE])
 GROWTH = "growth"
 N_POINTS = 4096  # of a grid, and of a line
 ROUNDS, STEPS = 30, 60  # of multipliers, and of Adam in each
@@ -151,8 +152,7 @@ def _descend(x: Array, low: Array, high: Array, moves: Array, *numbers: Any) -> 
 
 def descended(design: Design, x: np.ndarray) -> np.ndarray:
     """The optimum near x, which may still miss a limit by rounding. Memory stays: no gradient sees its steps."""
-    moves = np.asarray([name != "memory" for name in FREE], np.float32)
-    found = _descend(*map(np.float32, (x, design.low, design.high, moves)), *design.numbers)
+    found = _descend(*map(np.float32, (x, design.low, design.high, ~MEMORY)), *design.numbers)
     return np.clip(np.asarray(found, np.float64), design.low, design.high)
 
 
@@ -183,18 +183,21 @@ def solve(design: Design) -> tuple[np.ndarray | None, np.ndarray]:
     by_line = design.objective == GROWTH and design.free.sum() == 1
     if kept.any():
         best = points[np.argmin(np.where(kept, cost, np.inf))]
-        found = best if by_line else first_kept(design, descended(design, best), best)
+        if not by_line:  # memory first: gradients do not see it
+            best = shrunk(design, best, design.free & MEMORY) if design.objective == GROWTH else best
+            best = first_kept(design, descended(design, best), best)
+        found = best
     else:
         found = descended(design, points[np.argmin(np.max(excess, axis=1))])
         if np.any(design.judge(np.resize(found, points.shape))[1][0] > 0):
             return None, excess
-    return (shrunk(design, found) if design.objective == GROWTH else found), excess
+    return (shrunk(design, found, design.free) if design.objective == GROWTH else found), excess
 
 
-def shrunk(design: Design, x: np.ndarray) -> np.ndarray:
-    """Each factor in turn as small as the limits let it be."""
+def shrunk(design: Design, x: np.ndarray, which: np.ndarray) -> np.ndarray:
+    """Each of these factors in turn as small as the limits let it be."""
     x = np.asarray(x, np.float64)
-    for i in np.flatnonzero(design.free):
+    for i in np.flatnonzero(which):
         least = x.copy()
         least[i] = design.low[i]
         x = first_kept(design, least, x)

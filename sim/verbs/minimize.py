@@ -22,6 +22,7 @@ INFINITE = 1e6  # as a factor: what is so fast takes no time
 MOST_FACTOR = 1e5
 SPECS = {"bandwidth": "bandwidth_gb_per_s", "compute": "fp16_tflops", "link": "link_gb_per_s", "memory": "memory_gb"}
 UNITS = {"bandwidth": "GB/s", "compute": "TFLOP/s", "link": "GB/s", "memory": "GB"}
+TIMED = ("ttft_s", "tpot_s", "e2e_s", *AT_LEAST)
 FIXED = ("n_devices", "usd")
 Factors = Mapping[str, float]
 
@@ -160,7 +161,7 @@ def _missed(request: Request, asked: Design, j: int, excess: np.ndarray) -> Resu
     """That a limit (or, as j = 0, that anything fits) is out of reach, and what is in the way."""
     endless = np.where(asked.free, np.log(INFINITE), 0.0)
     there = asked.judge(np.resize(endless, (design.N_POINTS, len(endless))))[1][0]
-    bounded = there[j] <= 0
+    bounded = there[j] <= 0 or np.min(excess[:, j]) < there[j]
     x = endless if not bounded else design.grid(asked)[np.argmin(excess[:, j])] if j else asked.high
     found = _at(request, asked, x)
     most = " and ".join(f"{f:g} times the {name}" for name, f in _free(asked, np.exp(x)))
@@ -173,8 +174,9 @@ def _missed(request: Request, asked: Design, j: int, excess: np.ndarray) -> Resu
         what = f"{_phrase((name, limit))} cannot be reached"
         told = f"{what} within the bounds: with {most} it is {float(found[name]):.4g}"
         if not bounded:
-            binding = _binding(found, "prefill" if name == "ttft_s" else "decode")
-            told = f"{what}: even infinite {free} gives {float(found[name]):.4g}, because {binding}"
+            told = f"{what}: even infinite {free} gives {float(found[name]):.4g}"
+            if name in TIMED:
+                told += f", because {_binding(found, 'prefill' if name == 'ttft_s' else 'decode')}"
     return _result(request, asked, x if bounded else np.where(asked.free, np.inf, x), found, False, told)
 
 
