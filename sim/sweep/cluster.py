@@ -8,8 +8,10 @@ import functools
 import importlib.util
 import itertools
 import logging
+import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 from sim import profiles
@@ -27,15 +29,14 @@ MOST_WORKERS = 1024
 WAIT_S = 20
 
 Make = Callable[[Plan], Evaluate]
-Finished = Iterator[tuple[int, Part, bytes | None]]
 
 
 @contextlib.contextmanager
 def cluster(where: str | int, plan: Plan, make: Make) -> Iterator[Source]:
     """Workers for the blocks of a sweep: a number of processes here, or the address of a scheduler that has some.
 
-    make: importable function that each worker calls once with a plan of its own; `sim.sweep.run.parts_of` is one. A
-    worker that dies costs the blocks that it had begun: others compute them again. Workers may come and go.
+    make: importable function that each worker calls once, with a plan of its own. A worker that dies costs the block
+    that it was at: another computes it again. Workers may come and go.
 
     Raises RoofcastError where `distributed` is not installed, the address does not answer, a worker's code, catalogue
     or versions are not those here, or a block ends one worker after another.
@@ -66,14 +67,29 @@ def _client(where: str | int) -> Iterator[Any]:
         return
     if not 1 <= int(text) <= MOST_WORKERS:
         raise RoofcastError(sentence(f"expected 1 to {MOST_WORKERS} workers, found {shown(text)}", "cluster"))
+    _start_tracker()
     with (
         LocalCluster(
-            n_workers=int(text), threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
-            silence_logs=logging.CRITICAL,
+            n_workers=int(text), threads_per_worker=1, processes=True, memory_limit=0, silence_logs=logging.CRITICAL,
+            dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
         ) as local,
         Client(local, set_as_default=False) as client,
     ):  # fmt: skip
         yield client
+
+
+def _start_tracker() -> None:
+    """Python's tracker of semaphores, so that it does not warn of those of workers when this process is interrupted."""
+    before = os.environ.get("PYTHONWARNINGS")
+    os.environ["PYTHONWARNINGS"] = ",".join(
+        filter(None, [before, "ignore::UserWarning:multiprocessing.resource_tracker"])
+    )
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        os.environ.pop("PYTHONWARNINGS")
+        if before is not None:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 def _finished(
@@ -82,7 +98,7 @@ def _finished(
     """Blocks in the order in which they are finished."""
     from distributed import KilledWorker, as_completed
 
-    left, running = iter(todo), as_completed(loop=client.loop)
+    left, running = iter(todo), as_completed(loop=client.loop, with_results=True, raise_errors=False)
     block_of: dict[str, int] = {}
 
     def fill() -> None:
@@ -93,16 +109,16 @@ def _finished(
             running.add(future)
 
     fill()
-    for future in running:
+    for future, found in running:  # results are fetched at once, so that they do not die with their worker
         i = block_of.pop(future.key)
-        try:
-            part, cells = future.result()
-        except KilledWorker:
-            what = f"block {i} ended one worker after another"
-            raise RoofcastError(sentence(what, "cluster", "they may lack memory: start fewer on a machine")) from None
-        future.release()
+        if future.status != "finished":
+            _, error, _ = found
+            if isinstance(error, KilledWorker):
+                what = f"one worker after another died, the last with block {i}"
+                error = RoofcastError(sentence(what, "cluster", "they may lack memory: take fewer"))
+            raise error from None
         fill()
-        yield i, part, cells
+        yield (i, *found)
 
 
 def _block(job: bytes, i_block: int, hint: Hint | None) -> tuple[Part, bytes | None]:
