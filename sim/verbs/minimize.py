@@ -95,7 +95,9 @@ def _checked(
         problems += [_unknown(where, name, names) for name in table]
     for where, table in (("weights_of", weights_of), ("growth", growth)):
         wrong = {n: v for n, v in table.items() if not (_number(v) >= 0)}
-        problems += [sentence(f"expected a number of at least 0, found {shown(v)}", f"{where}.{n}") for n, v in wrong.items()]
+        problems += [
+            sentence(f"expected a number of at least 0, found {shown(v)}", f"{where}.{n}") for n, v in wrong.items()
+        ]
     ranges = {name: _range(bounds.get(name, BOUNDS)) for name in names}
     wrong = [name for name, ends in ranges.items() if ends is None]
     told = f"expected two increasing factors, above 0 and up to {MOST_FACTOR:g}"
