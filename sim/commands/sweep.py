@@ -44,7 +44,7 @@ def configure(parser: Parser) -> None:
     group = parser.add_argument_group("output")
     add_format(group)
     group.add_argument("--plot", metavar="FILE", help="heat map, Pareto front and curves, as .png or .svg")
-    parser.epilog = "example: roofcast sweep scenarios/sweeps/moe-vs-dense.toml --dry-run"
+    parser.epilog = "example: roofcast sweep scenarios/sweeps/current-models-over-users.toml --dry-run"
 
 
 def _cluster(text: str) -> int | str | Bad:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sim.report.number import ABSENT, prefixed, show
+from sim.report.number import ABSENT, prefixed, show, significant
 from sim.report.table import Column, grid, pairs
 from sim.report.verdict import layout_line
 from sim.results import Result
 from sim.sweep.spec import AT_LEAST
+from sim.units import HOURS_PER_DAY, S_PER_HOUR
 
 if TYPE_CHECKING:
     from sim.sweep.cost import Cost
@@ -38,7 +39,7 @@ _SETTING = (
     Column("formats", "weights"), Column("lengths", "tokens"), Column("concurrency", "users"),
 )  # fmt: skip
 _HOLDS = {
-    "engine": ("engine", "weights", "hardware"), "formats": ("weights", "kv"), "concurrency": ("concurrency",),
+    "engine": ("engine",), "formats": ("weights", "kv"), "concurrency": ("concurrency",),
     "lengths": ("prompt_tokens", "output_tokens", "context_tokens"),
 }  # fmt: skip
 _REASONS = {
@@ -65,11 +66,19 @@ def dry_view(plan: Plan, cost: Cost) -> RenderableType:
     size = [
         ("deployments", f"{plan.n_rows:,}"), ("configurations", f"{plan.n_cells:,}"),
         ("blocks", f"{len(plan.blocks):,}"),
-        ("memory, about", prefixed(cost.memory_bytes, "B", lowest=0)), ("time, about", show("s", cost.seconds)),
+        ("memory, about", prefixed(cost.memory_bytes, "B", lowest=0)), ("time, about", _long(cost.seconds)),
         ("compilation before that, where it is not cached", show("s", cost.compile_s)),
     ]  # fmt: skip
     parts: list[RenderableType] = [Text(spec.name, style="bold"), grid(columns, rows), Text(""), pairs(size)]
     return Group(*parts, *_refused(plan.rows.refused))
+
+
+def _long(seconds: float) -> str:
+    """`7.20 h`: a duration in the largest unit of which there are two."""
+    lengths = {"days": HOURS_PER_DAY * S_PER_HOUR, "h": S_PER_HOUR, "min": S_PER_HOUR / 60}
+    fits = ((unit, seconds / length) for unit, length in lengths.items() if seconds >= 2 * length)
+    unit, n = next(fits, ("s", seconds))
+    return show("s", seconds) if unit == "s" else f"{significant(n)} {unit}"
 
 
 def swept(spec: Spec) -> Iterator[tuple[str, tuple]]:
@@ -144,6 +153,7 @@ def _table(result: Result, spec: Spec, title: str) -> RenderableType:
 def _rows_table(rows: list[dict[str, Any]], result: Result, spec: Spec, title: str, first: str) -> RenderableType:
     """Groups first, then the machine with its layout below and what else varies, then the figures."""
     several = {name for name, values in spec.axes.items() if len(values) > 1}
+    several |= {"engine"} if len({row["engine"] for row in rows}) > 1 else set()
     groups = [Column(column_of(n), _heading(n), unit_in_heading=True) for n in spec.by if column_of(n) in result]
     shown = {column.name for column in groups}
     always = ("model", "hardware")
