@@ -54,7 +54,8 @@ def test_models_over_users_against_every_estimate() -> None:
     for k, row in zip(turns, found.rows(), strict=True):
         assert (row["low"], row["high"]) == (USERS[k], USERS[k + 1])
         assert row["before"] == ("qwen3-30b-a3b" if gap[k] < 0 else "qwen3-8b")
-        at = np.exp(np.interp(0, *zip(*sorted(((gap[k], np.log(USERS[k])), (gap[k + 1], np.log(USERS[k + 1])))), strict=True)))
+        sides = sorted([(gap[k], np.log(USERS[k])), (gap[k + 1], np.log(USERS[k + 1]))])
+        at = np.exp(np.interp(0.0, [gap for gap, _ in sides], [users for _, users in sides]))
         assert row["at"] == pytest.approx(at, rel=1e-3)
 
 
