@@ -42,7 +42,8 @@ def crossover(of: Plan, along: str, between: str | Sequence, objective: str | No
     objective = objective or of.spec.minimize[0]
     _check(of.spec, along, axis, chosen, objective)
     values = tuple(chosen) or getattr(of.spec, axis)
-    own = plan(replace(of.spec, **{axis: values, "by": (axis, along), "minimize": (objective,), "top": 1}))
+    changes: dict[str, Any] = {axis: values, "by": (axis, along), "minimize": (objective,), "top": 1}
+    own = plan(replace(of.spec, **changes))
     points, best, index = _least(own, along, axis, values)
     names = [str(value) for value in values]
     events = sorted([*_changes(points, best), *_ends(points, best)], key=lambda event: event[4])
@@ -100,7 +101,7 @@ def _groups(own: Plan) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     places = np.meshgrid(*(first for _, first in firsts), indexing="ij")
     shape = (own.n_rows, len(own.lengths), own.n_concurrency, len(own.prices))
     cells = np.ravel_multi_index(tuple(place.ravel() for place in places), shape)
-    return sum(numbers).ravel(), own.coordinates(cells)
+    return np.sum(numbers, axis=0).ravel(), own.coordinates(cells)
 
 
 def _changes(points: np.ndarray, best: np.ndarray) -> Iterator[tuple]:
