@@ -1,8 +1,7 @@
 """Roofcast: forecasts what it takes to serve a large language model.
 
 The public surface: `calibrate`, `capacity`, `estimate`, `fits`, `recommend`, `run`, `simulate`,
-`simulate_many`, `validate`, and the `Result` and
-`RoofcastError` they give.
+`simulate_many`, `sweep`, `validate`, and the `Result` and `RoofcastError` they give.
 Imported on first use, so that `import sim` costs nothing.
 """
 
@@ -21,12 +20,13 @@ if TYPE_CHECKING:
     from sim.verbs.recommend import recommend
     from sim.verbs.run import run
     from sim.verbs.simulate import simulate, simulate_many
+    from sim.verbs.sweep import sweep
     from sim.verbs.validate import validate
 
 __version__ = "0.1.0"
 __all__ = [
     "Result", "RoofcastError", "__version__", "calibrate", "capacity", "estimate", "fits", "recommend", "run",
-    "simulate", "simulate_many", "validate",
+    "simulate", "simulate_many", "sweep", "validate",
 ]  # fmt: skip
 
 _HOMES = {
@@ -38,6 +38,7 @@ _HOMES = {
     "run": "sim.verbs.run",
     "simulate": "sim.verbs.simulate",
     "simulate_many": "sim.verbs.simulate",
+    "sweep": "sim.verbs.sweep",
     "validate": "sim.verbs.validate",
     "Result": "sim.results",
     "RoofcastError": "sim.errors",

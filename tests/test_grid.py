@@ -12,7 +12,7 @@ from kernels import grid, reduce
 from sim import catalog
 from sim.engines import engines
 from sim.sweep.plan import Plan, plan
-from tests import sweeps
+from tests import sweep_cells as sweeps
 
 RTOL = 2e-6
 ROWS = 60

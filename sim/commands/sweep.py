@@ -14,8 +14,8 @@ from sim.commands.output import add_format, check_pictures, document, print_json
 from sim.commands.parsing import Bad, Parser, call_arguments, count, names, one_of
 
 if TYPE_CHECKING:
-    from sim.sweep.answers import Sweep
     from sim.sweep.spec import Spec
+    from sim.verbs.sweep import Sweep
 
 _KEYWORDS = {name: name for name in ("out", "keep", "cluster", "verify")}
 
@@ -92,7 +92,7 @@ def _spec(args: argparse.Namespace) -> Spec:
 
 
 def _dry_run(args: argparse.Namespace, spec: Spec) -> int:
-    from sim.report.sweep import dry_view
+    from sim.report.sweep import dry_view, swept
     from sim.sweep.cost import cost_of
     from sim.sweep.plan import plan
 
@@ -102,7 +102,7 @@ def _dry_run(args: argparse.Namespace, spec: Spec) -> int:
         print_view(dry_view(planned, cost))
         print_notes(planned.rows.notes)
         return 0
-    axes = {name: len(values) for name, values in spec.axes.items() if values != (None,)}
+    axes = {name: len(values) for name, values in swept(spec)}
     body = {
         "sweep": spec.name, "deployments": planned.n_rows, "configurations": planned.n_cells,
         "blocks": len(planned.blocks), "memory_bytes": cost.memory_bytes, "seconds": cost.seconds,

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sim.report.number import prefixed, show
-from sim.report.table import SETTING, SPEED, Column, grid, pairs
+from sim.report.table import Column, grid, pairs
 from sim.report.verdict import layout_line
 from sim.results import Result
 from sim.sweep.spec import AT_LEAST
 
 if TYPE_CHECKING:
-    from sim.sweep.answers import Sweep
     from sim.sweep.cost import Cost
     from sim.sweep.plan import Plan
     from sim.sweep.spec import Spec
+    from sim.verbs.sweep import Sweep
 
 HEADINGS = {
     "usd_per_mtok": "$/Mtok", "usd_per_hour": "$/h", "tpot_s": "TPOT", "ttft_s": "TTFT", "e2e_s": "E2E",
@@ -31,21 +32,28 @@ AXIS_WORDS = {
     "context_tokens": "context tokens", "concurrency": "concurrent requests", "usd_per_gpu_hour": "USD per GPU-hour",
     "usd_factor": "price factor",
 }  # fmt: skip
-_BARE = ("usd_per_mtok", "usd_per_hour", "joules_per_token")
-_LAYOUT = ("n_gpus", "gpus", "tp", "pp", "ep", "dp", "replicas")
+_BARE = ("usd_per_mtok", "usd_per_hour", "joules_per_token", "user_tokens_per_s", "output_tokens_per_s")
+_SETTING = (
+    Column("model", "model"), Column("hardware", "hardware"), Column("engine", "engine"),
+    Column("formats", "weights"), Column("lengths", "tokens"), Column("concurrency", "users"),
+)  # fmt: skip
+_HOLDS = {
+    "engine": ("engine", "weights", "hardware"), "formats": ("weights", "kv"), "concurrency": ("concurrency",),
+    "lengths": ("prompt_tokens", "output_tokens", "context_tokens"),
+}  # fmt: skip
 _REASONS = {
     "weights": "the weights do not fit",
-    "kv": "not one sequence of this context fits beside the weights",
-    "context": "the context is beyond the model's own limit",
+    "kv": "not one sequence fits beside the weights",
+    "context": "the context is beyond the model's limit",
     "price": "no price is known",
 }
-_FEW, _BAR_CELLS, _MOST_ROWS = 6, 24, 60
+_FEW, _BAR_CELLS, _MOST_ROWS = 6, 24, 40
 
 
 def dry_view(plan: Plan, cost: Cost) -> RenderableType:
     """Axes with their counts, deployments, combinations refused by reason, cells, blocks, and what it will take."""
     spec = plan.spec
-    axes = [(name, f"{len(values):,}", _listed(name, values)) for name, values in _swept(spec)]
+    axes = [(name, f"{len(values):,}", _listed(name, values)) for name, values in swept(spec)]
     columns = [Column(name, name) for name in ("axis", "values", "from")]
     rows = [dict(zip(("axis", "values", "from"), row, strict=True)) for row in axes]
     size = [
@@ -58,9 +66,10 @@ def dry_view(plan: Plan, cost: Cost) -> RenderableType:
     return Group(*parts, *_refused(plan.rows.refused))
 
 
-def _swept(spec: Spec) -> Iterator[tuple[str, tuple]]:
-    """Axes that the sweep's file gives a value."""
-    return ((name, values) for name, values in spec.axes.items() if values != (None,))
+def swept(spec: Spec) -> Iterator[tuple[str, tuple]]:
+    """Axes that the sweep's file gives a value of its own."""
+    usual = {field.name: field.default for field in fields(spec)}
+    return ((name, values) for name, values in spec.axes.items() if values != usual[name])
 
 
 def _listed(axis: str, values: Sequence[Any]) -> str:
@@ -126,23 +135,33 @@ def _table(result: Result, spec: Spec, title: str) -> RenderableType:
 
 
 def _rows_table(rows: list[dict[str, Any]], result: Result, spec: Spec, title: str, first: str) -> RenderableType:
-    """Groups first, then what else varies of the setting with the layout below the machine, then the figures."""
-    rows = [row | {"hardware": f"{row['hardware']}{layout_line(row)}"} if "hardware" in row else row for row in rows]
-    groups = [Column(name, _heading(name), unit_in_heading=True) for name in spec.by if name in result]
+    """Groups first, then the machine with its layout below and what else varies, then the figures."""
+    several = {name for name, values in spec.axes.items() if len(values) > 1}
+    groups = [Column(column_of(n), _heading(n), unit_in_heading=True) for n in spec.by if column_of(n) in result]
     shown = {column.name for column in groups}
-    setting = [c for c in (*SETTING, Column("concurrency", "concur-\nrency")) if c.name in result]
-    setting = [c for c in setting if c.name not in shown and c.name not in _LAYOUT and _told(rows, c.name, spec)]
-    goals = dict.fromkeys((first, *spec.minimize, *(name for name in spec.limits if name != "usd")))
-    figures = [Column(n, HEADINGS[n], unit_in_heading=n in _BARE or n.endswith("tokens_per_s")) for n in goals]
-    figures += [c for c in SPEED if c.name not in goals and c.name != "bound"]
-    table = grid([*groups, *setting, *(c for c in figures if c.name in result)], rows[:_MOST_ROWS], title)
+    always = ("model", "hardware")
+    setting = [c for c in _SETTING if c.name not in shown and (c.name in always or several & set(_HOLDS[c.name]))]
+    goals = dict.fromkeys((first, *spec.minimize, *spec.limits, "ttft_s", "tpot_s", "usd_per_mtok"))
+    names = {column_of(name): name for name in goals}
+    figures = [Column(c, HEADINGS[n], unit_in_heading=n in _BARE) for c, n in names.items() if c in result]
+    table = grid([*groups, *setting, *figures], [row | _combined(row) for row in rows[:_MOST_ROWS]], title)
     more = len(rows) - _MOST_ROWS
     return Group(table, Text(f"and {more:,} more: --format csv has all")) if more > 0 else table
 
 
-def _told(rows: list[dict[str, Any]], name: str, spec: Spec) -> bool:
-    """Whether a column says something: its values differ, or the sweep let them, as the model that is best of all."""
-    return len({row[name] for row in rows}) > 1 or len(spec.axes.get(name, ())) > 1 or name in ("model", "hardware")
+def _combined(row: Mapping[str, Any]) -> dict[str, str]:
+    """Columns that say several things: `h100-sxm` over `2 x TP4`, `fp8` over `KV 8`, `1,024+256`."""
+    lengths = f"{row['prompt_tokens']:,}+{row['output_tokens']:,}"
+    if row["context_tokens"] != row["prompt_tokens"] + row["output_tokens"]:
+        lengths += f"\nof {row['context_tokens']:,}"
+    kv = "" if row["kv"] == "16" else f"\nKV {row['kv']}"
+    hardware = f"{row['hardware']}{layout_line(row)}"
+    return {"hardware": hardware, "formats": f"{row['weights']}{kv}", "lengths": lengths}
+
+
+def column_of(axis: str) -> str:
+    """The column of a sweep's tables that has the values of an axis, or an objective."""
+    return {"gpus": "n_gpus", "n_devices": "n_gpus"}.get(axis, axis)
 
 
 def _heading(axis: str) -> str:
@@ -150,7 +169,7 @@ def _heading(axis: str) -> str:
 
 
 def failures_table(failures: Result, limits: Mapping[str, float]) -> RenderableType:
-    """Reasons with a bar each: configurations of which it is the first reason, and those that it alone rules out."""
+    """Reasons with a bar each: the cells (configurations) of which it is the first, and those it alone rules out."""
     rows = [row for row in failures.rows() if row["cells"]]
     if not rows:
         return Text("\nEvery configuration keeps to the limits.")
@@ -167,7 +186,7 @@ def failures_table(failures: Result, limits: Mapping[str, float]) -> RenderableT
     ]
     columns = (
         Column("why", "why configurations fail"), Column("bar", ""), Column("share", "share"),
-        Column("cells", "configurations"), Column("alone", "for this alone"),
+        Column("cells", "cells"), Column("alone", "this alone"),
     )  # fmt: skip
     return grid(columns, lines, "\nFailures")
 

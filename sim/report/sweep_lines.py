@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from sim.report.figure import INK, PALETTE, looks
 from sim.report.labels import place_labels
 from sim.report.number import show
-from sim.report.sweep import AXIS_WORDS, HEADINGS
+from sim.report.sweep import AXIS_WORDS, HEADINGS, column_of
 
 WIDE = 30.0  # ratio of the ends of a range from which on a scale is logarithmic
 _MOST_LABELS, _MOST_LINES = 12, len(PALETTE)
@@ -28,7 +28,7 @@ def wide(low: float, high: float) -> bool:
 
 def front(figure: Figure, axes: Axes, rows: Sequence[Mapping[str, Any]], objectives: Sequence[str]) -> None:
     """The front's points by its first two objectives, named where the model or the machine changes along it."""
-    x, y = objectives[1], objectives[0]
+    x, y = (column_of(name) for name in (objectives[1], objectives[0]))
     known = [row for row in rows if row[x] is not None and row[y] is not None]
     points = sorted(known, key=lambda row: (row[x], row[y]))
     names = list(dict.fromkeys(row["model"] for row in points))
@@ -44,7 +44,7 @@ def front(figure: Figure, axes: Axes, rows: Sequence[Mapping[str, Any]], objecti
         values = [row[name] for row in points]
         scale(axes, which, axis, name, min(values), max(values))
     axes.margins(0.12)
-    axes.set(xlabel=HEADINGS[x], ylabel=HEADINGS[y], title="Pareto front")
+    axes.set(xlabel=HEADINGS[objectives[1]], ylabel=HEADINGS[objectives[0]], title="Pareto front")
     if len(names) <= len(PALETTE):
         axes.legend(frameon=False, fontsize=9, loc="upper right")
     labels = [(r[x], r[y], _place(r, len(names) > len(PALETTE)), few[r["model"]][0]) for r in _told_apart(points)]
@@ -125,7 +125,7 @@ def scale(axes: Axes, which: str, axis: Any, column: str, low: float, high: floa
 
 def tick(column: str, value: float) -> str:
     """`$0.05`, `20 ms`: the unit of what is paid for stands beside the axis."""
-    if column in AXIS_WORDS or column == "n_devices":
+    if column in AXIS_WORDS or column in ("n_gpus", "n_devices"):
         return f"{value:,g}"
     text = f"${value:,g}" if column.startswith("usd_") else show(column, value)
     return re.sub(r"(\.\d*?)0+(?=\D|$)", lambda match: match[1].removesuffix("."), text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
@@ -17,13 +17,13 @@ from matplotlib.patches import Patch
 
 from sim.report.figure import INK, check_file, save, styled
 from sim.report.number import bare
-from sim.report.sweep import AXIS_WORDS, HEADINGS
+from sim.report.sweep import AXIS_WORDS, HEADINGS, column_of
 from sim.report.sweep_lines import curves, front, tick, wide
 from sim.results import Result
 
 if TYPE_CHECKING:
-    from sim.sweep.answers import Sweep
     from sim.sweep.spec import Spec
+    from sim.verbs.sweep import Sweep
 
 _WIDTH, _LINE, _LEAST, _MOST = 10.0, 0.3, 3.2, 14.0
 _MOST_WRITTEN, _MOST_TICKS = 240, 24
@@ -85,16 +85,23 @@ def best_grid(best: Result, spec: Spec) -> Grid | None:
         return None
     x = numbers[-1] if numbers else axes[-1]
     y = next((name for name in axes if name != x), x)
-    xs = sorted(spec.axes[x]) if x in numbers else list(spec.axes[x])
-    ys = [spec.name] if y == x else sorted(spec.axes[y]) if y in numbers else list(spec.axes[y])
+    rows = best.rows()
+    xs = _values(x, spec, rows)
+    ys = [spec.name] if y == x else _values(y, spec, rows)
     values = np.full((len(ys), len(xs)), np.nan)
     objective = spec.minimize[0]
-    for row in best.rows():
-        value = row[objective]
+    for row in rows:
+        value = row[column_of(objective)]
         if row.get("objective", objective) == objective and value is not None:
-            at = (0 if y == x else ys.index(row[y]), xs.index(row[x]))
+            at = (0 if y == x else ys.index(row[column_of(y)]), xs.index(row[column_of(x)]))
             values[at] = np.fmin(values[at], value)
     return Grid(objective, x, y, xs, ys, values) if np.isfinite(values).any() else None
+
+
+def _values(axis: str, spec: Spec, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Values of an axis, those of which no row is left too: numbers increasing, names as given."""
+    values = list(dict.fromkeys([*spec.axes[axis], *(row[column_of(axis)] for row in rows)]))
+    return sorted(values) if _is_number(values) else values
 
 
 def heat_map(figure: Figure, axes: Axes, found: Grid) -> None:

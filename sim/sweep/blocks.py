@@ -13,6 +13,7 @@ from kernels.grid import ORDER, Cells, coefficients, grid
 from kernels.reduce import FIRST_REASONS, NO_INDEX, Prices, Reduced, judge, score
 from kernels.types import Workload
 from sim.lower import NO_LIMIT
+from sim.sweep.devices import place_rows
 from sim.sweep.parts import Part, leading, pareto
 from sim.sweep.plan import LANES, Block, Plan
 from sim.sweep.rows import rent
@@ -92,7 +93,8 @@ class Sweeper:
         lengths = Workload(same, *chosen.T, same * NO_LIMIT, same * NO_LIMIT, same * 0)
         levels = np.asarray(plan.spec.concurrency, np.float32)[self.padded(0, plan.n_concurrency, "concurrency")]
         tuned = {name: numbers[name] for name in TUNED}
-        of, served, load = coefficients(*self.trees, rows.which[at], layout, tuned, lengths, levels, order=plan.order)
+        which, layout, tuned = place_rows((rows.which[at], layout, tuned))
+        of, served, load = coefficients(*self.trees, which, layout, tuned, lengths, levels, order=plan.order)
         found = grid(of, served, load, self.ranked)
         prices = Prices(
             usd_per_device_s=self.price_axis(rent(plan.prices[:, 0])),

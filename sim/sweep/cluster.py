@@ -68,8 +68,8 @@ def _client(where: str | int) -> Iterator[Any]:
         raise RoofcastError(sentence(f"expected 1 to {MOST_WORKERS} workers, found {shown(text)}", "cluster"))
     with (
         LocalCluster(
-            n_workers=int(text), threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None,
-            silence_logs=logging.CRITICAL,
+            n_workers=int(text), threads_per_worker=1, processes=True, memory_limit=0, silence_logs=logging.CRITICAL,
+            dashboard_address="127.0.0.1:0", scheduler_kwargs={"dashboard": False},
         ) as local,
         Client(local, set_as_default=False) as client,
     ):  # fmt: skip
@@ -82,7 +82,7 @@ def _finished(
     """Blocks in the order in which they are finished."""
     from distributed import KilledWorker, as_completed
 
-    left, running = iter(todo), as_completed(loop=client.loop)
+    left, running = iter(todo), as_completed(loop=client.loop, with_results=True, raise_errors=False)
     block_of: dict[str, int] = {}
 
     def fill() -> None:
@@ -93,16 +93,19 @@ def _finished(
             running.add(future)
 
     fill()
-    for future in running:
+    for future, found in running:  # results are fetched at once, so that they do not die with their worker
         i = block_of.pop(future.key)
-        try:
-            part, cells = future.result()
-        except KilledWorker:
-            what = f"block {i} ended one worker after another"
-            raise RoofcastError(sentence(what, "cluster", "they may lack memory: start fewer on a machine")) from None
-        future.release()
+        if future.status != "finished":
+            _, error, _ = found
+            if isinstance(error, KilledWorker):
+                what, hint = (
+                    f"one worker after another died, the last with block {i}",
+                    "they may lack memory: take fewer",
+                )
+                error = RoofcastError(sentence(what, "cluster", hint))
+            raise error from None
         fill()
-        yield i, part, cells
+        yield (i, *found)
 
 
 def _block(job: bytes, i_block: int, hint: Hint | None) -> tuple[Part, bytes | None]:

@@ -9,6 +9,7 @@ import platform
 from pathlib import Path
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 
 def keep_compiled() -> Path | None:
@@ -27,6 +28,7 @@ def keep_compiled() -> Path | None:
     if not os.access(folder, os.W_OK):
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    compilation_cache.reset_cache()  # that none was set is remembered from the first compilation on
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     return folder
 

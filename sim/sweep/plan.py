@@ -12,7 +12,8 @@ from sim.errors import RoofcastError, sentence
 from sim.sweep.rows import Rows, checked_names, rows_of
 from sim.sweep.spec import LENGTH_AXES, PRICE_AXES, ROW_AXES, Spec
 
-BLOCK_CELLS = 1 << 20
+BLOCK_CELLS = 1 << 20  # of a block, so that its objectives take a few MiB
+BLOCK_STATES = 1 << 18  # of them that differ in more than their price: intermediate arrays, that fit in a cache
 LANES = 16  # of a vector unit: the innermost axis is padded to a multiple
 MOST_CELLS = 10**13
 
@@ -54,9 +55,10 @@ class Plan:
     @cached_property
     def block_shape(self) -> tuple[int, int]:
         """(rows, lengths) of a block."""
-        inner = self.n_concurrency * len(self.prices)
-        n_lengths = max(min(len(self.lengths), BLOCK_CELLS // inner), 1)
-        return max(min(self.n_rows, BLOCK_CELLS // (inner * n_lengths)), 1), n_lengths
+        levels = self.n_concurrency
+        most = max(min(BLOCK_STATES, BLOCK_CELLS // len(self.prices)) // levels, 1)
+        n_lengths = min(len(self.lengths), most)
+        return max(min(self.n_rows, most // n_lengths), 1), n_lengths
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

@@ -28,12 +28,16 @@ from sim.sweep.run import Evaluate, Tell, in_process, run
 from sim.sweep.spec import ROW_AXES, Spec
 from sim.sweep.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
+from sim.verbs.verify import verified
 
 Keep = Literal["front", "feasible", "all"]
 KEEP = ("front", "feasible", "all")
 TEXT_AXES = ("model", "weights", "kv", "hardware", "engine")
 ARGUMENTS = ("gpus", "tp", "pp", "ep", "dp", "replicas", "max_num_batched_tokens", "max_num_seqs",
              "gpu_memory_utilization")  # fmt: skip
+# Axes that sim.estimate has no column for; NaN: filled in.
+OWN = {"max_num_batched_tokens": "tokens", "max_num_seqs": "1", "gpu_memory_utilization": "1",
+       "usd_per_gpu_hour": "USD/h", "usd_factor": "1"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Sweep:
     failures: Result
     seconds: float
     compile_s: float
+    verified: Result | None = None
 
 
 def sweep(
@@ -60,13 +65,15 @@ def sweep(
     out: str | os.PathLike[str] | None = None,
     keep: Keep = "front",
     cluster: int | str | None = None,
+    verify: bool = False,
     progress: Tell | None = None,
 ) -> Sweep:
     """Evaluates every combination of the axes of a sweep: its file, its tables as a mapping, or a Spec.
 
     out: a folder for the results; the same call goes on where one was stopped. keep: the cells stored there as
     Parquet: "front" (the tables only), "feasible" or "all". cluster: so many worker processes, or the address of a
-    scheduler. Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
+    scheduler. verify: cells of the front are simulated request by request, too.
+    Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
 
     Raises RoofcastError with all that is wrong with the axes, or with the folder.
     """
@@ -90,6 +97,8 @@ def sweep(
         part = run(planned, at, store, progress)
         seconds = time.perf_counter() - start
         found = answers(planned, part, seconds, compile_s)
+        if verify:
+            found = replace(found, verified=verified(planned, found.front, front_order(part)))
         if out is not None:
             write_tables(found, out)
     return found
@@ -143,11 +152,16 @@ def answers(planned: Plan, part: Part, seconds: float, compile_s: float) -> Swee
         part=part,
         best=Result({"objective": goals, **best.columns}, {"objective": "", **best.units}, best.provenance),
         top=table(planned, part.top_index),
-        front=table(planned, part.front_index[np.lexsort((part.front_index, part.front[:, 0]))]),
+        front=table(planned, front_order(part)),
         failures=failures(planned, part),
         seconds=seconds,
         compile_s=compile_s,
     )
+
+
+def front_order(part: Part) -> np.ndarray:
+    """Cells of the front by the first objective."""
+    return part.front_index[np.lexsort((part.front_index, part.front[:, 0]))]
 
 
 def failures(planned: Plan, part: Part) -> Result:
@@ -163,11 +177,12 @@ def failures(planned: Plan, part: Part) -> Result:
 
 def table(planned: Plan, index: np.ndarray) -> Result:
     """Axes and figures of cells, one row each; empty columns where there are none."""
-    at = planned.coordinates(index)
+    spec, at = planned.spec, planned.coordinates(index)
     units = dict.fromkeys(TEXT_AXES, "")
     figures = {name: unit for name, unit in UNITS.items() if name not in ("fits", "why")}
     columns: dict[str, np.ndarray] = {name: np.empty(len(index), object) for name in units | figures}
-    columns |= {"usd_factor": at["usd_factor"]}
+    own = [name for name in OWN if len(spec.axes[name]) > 1]
+    columns |= {name: at[name].astype(float) for name in own}
     notes: dict[str, None] = {}
     for rows, result, chosen in _estimates(planned, index, at):
         notes |= dict.fromkeys(result.provenance)
@@ -176,11 +191,11 @@ def table(planned: Plan, index: np.ndarray) -> Result:
         for name in units:
             columns[name][rows] = chosen[name]
     typed = {name: _typed(name, values, figures) for name, values in columns.items()}
-    return Result(typed, units | figures | {"usd_factor": "1"}, tuple(notes))
+    return Result(typed, units | figures | {name: OWN[name] for name in own}, tuple(notes))
 
 
 def _typed(name: str, values: np.ndarray, figures: Mapping[str, str]) -> np.ndarray:
-    if name == "usd_factor":
+    if name in OWN:
         return values
     if name in COUNTS:
         return values.astype(np.int64)

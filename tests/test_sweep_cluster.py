@@ -1,0 +1,142 @@
+"""Sweeps on a cluster of worker processes: the same bytes as in one process, whoever dies."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+
+import jax
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from sim.errors import RoofcastError
+from sim.sweep import cluster as clusters
+from sim.sweep import manifest
+from sim.sweep.cluster import cluster
+from sim.sweep.compiled import keep_compiled
+from sim.sweep.run import in_process, parts_of, run
+from sim.sweep.store import Store, packed
+from tests.sweeps import N_BLOCKS, begun, deadly, noted, small_plan
+
+dask = pytest.importorskip("dask")
+distributed = pytest.importorskip("distributed", reason="the extra roofcast[cluster] is not installed")
+
+
+@pytest.fixture(scope="module")
+def monkey():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(autouse=True, scope="module")
+def ranks():
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture(scope="module")
+def plan(monkey):
+    return small_plan(monkey)
+
+
+@pytest.fixture(scope="module")
+def compiled(monkey, tmp_path_factory):
+    """Where this process and its workers keep compiled programs."""
+    monkey.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    yield keep_compiled()
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def whole(plan, compiled):
+    """The sweep of one process."""
+    return packed(run(plan, in_process(parts_of(plan))))
+
+
+@pytest.fixture(scope="module")
+def address(compiled):
+    """A scheduler with two workers, as one that somebody else has started."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as local:
+        yield local.scheduler_address
+
+
+def test_workers_give_the_bytes_of_one_process(plan, whole, address, compiled, tmp_path):
+    had = set(compiled.glob("*-cache"))
+    with cluster(address, plan, functools.partial(noted, tmp_path)) as source:
+        assert packed(run(plan, source)) == whole
+    assert Counter(begun(tmp_path)) == dict.fromkeys(range(N_BLOCKS), 1)
+    pids = {line.split()[1] for line in (tmp_path / "log").read_text().splitlines()}
+    assert len(pids) == 2 and str(os.getpid()) not in pids
+    assert had and set(compiled.glob("*-cache")) == had  # what this process has compiled, no worker compiles
+
+
+def test_a_killed_worker_costs_only_its_block(plan, whole, address, tmp_path):
+    with cluster(address, plan, functools.partial(deadly, tmp_path, 3, 1)) as source:
+        assert packed(run(plan, source)) == whole
+    assert Counter(begun(tmp_path)) == dict.fromkeys(range(N_BLOCKS), 1) | {3: 2}
+
+
+def test_what_a_cluster_left_is_finished_by_one_process(plan, whole, address, tmp_path):
+    class Enough(Exception):
+        pass
+
+    def stop(_what, done, of):
+        if done >= of // 2:
+            raise Enough
+
+    with (
+        Store(tmp_path / "out", manifest.manifest(plan)) as store,
+        pytest.raises(Enough),
+        cluster(address, plan, parts_of) as source,
+    ):
+        run(plan, source, store, stop)
+    done = set(store.done)
+    assert len(done) == N_BLOCKS // 2
+    with Store(tmp_path / "out", manifest.manifest(plan)) as store:
+        assert packed(run(plan, in_process(noted(tmp_path, plan)), store)) == whole
+    assert set(begun(tmp_path)) == set(range(N_BLOCKS)) - done
+
+
+def test_a_block_that_kills_every_worker_ends_in_a_sentence(plan, compiled, tmp_path):
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        pytest.raises(RoofcastError, match=r"cluster: one worker after another died, the last with block \d; hint: "),
+        cluster(1, plan, functools.partial(deadly, tmp_path, 0, 99)) as source,
+    ):
+        run(plan, source)
+
+
+def test_a_worker_with_another_catalogue_is_refused(plan, address, monkeypatch):
+    monkeypatch.setattr(manifest, "_catalogue_sha256", lambda: "another")
+    with (
+        cluster(address, plan, parts_of) as source,
+        pytest.raises(RoofcastError, match=r"a worker does not run what is run here .the catalogue has changed, on"),
+    ):
+        run(plan, source)
+
+
+@pytest.mark.parametrize(
+    "where, said",
+    [
+        (0, "expected 1 to 1024 workers, found '0'"),
+        ("5000", "expected 1 to 1024 workers"),
+        ("tcp://127.0.0.1:9", "cluster 'tcp://127.0.0.1:9': no scheduler answers .*; hint: start one: dask scheduler"),
+        ("nonsense://x", "no scheduler answers"),
+        ("-1", "no scheduler answers"),
+    ],
+)
+def test_a_cluster_that_is_none_is_a_sentence(plan, monkeypatch, where, said):
+    monkeypatch.setattr(clusters, "WAIT_S", 1)
+    with pytest.raises(RoofcastError, match=said), cluster(where, plan, parts_of):
+        pass
+
+
+def test_without_the_package_the_extra_is_named(plan, monkeypatch):
+    monkeypatch.setattr(clusters.importlib.util, "find_spec", lambda name: None)
+    said = r"needs the package distributed.*roofcast\[cluster\]"
+    with pytest.raises(RoofcastError, match=said), cluster(2, plan, parts_of):
+        pass
