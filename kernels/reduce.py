@@ -10,7 +10,6 @@ import functools
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +19,6 @@ from jax import Array
 from kernels.grid import Cells, Deployment
 from kernels.types import T, Workload, pytree
 
-T = TypeVar("T")
 FIRST_REASONS = ("weights", "kv", "context", "price")  # before those of limits
 NO_INDEX = 2**31 - 1
 
@@ -52,7 +50,6 @@ class Reduced:
 def figures(of: Deployment, cells: Cells, load: Workload, prices: Prices) -> dict[str, Array]:
     """What limits and objectives name, along four axes."""
     of, cells, load = _beside_prices((of, cells, load))
-    cells, load = _for_each_price(cells), _for_each_price(load)
     own = jnp.isnan(prices.usd_per_device_s)
     each = jnp.where(own, prices.own_usd_per_device_s, prices.usd_per_device_s) * prices.factor
     usd_per_s = each * cells.n_devices + jnp.where(own, prices.usd_per_joule, 0.0) * cells.power_w
@@ -77,11 +74,6 @@ def _beside_prices(tree: T) -> T:
     return jax.tree.map(lambda a: a[None], tree)
 
 
-def _for_each_price(tree: T) -> T:
-    """With an axis of prices."""
-    return jax.tree.map(lambda a: a[None], tree)
-
-
 def reasons(
     of: Deployment, cells: Cells, load: Workload, prices: Prices, found: dict[str, Array], limits: dict[str, Array],
     at_least: tuple[str, ...], priced: tuple[str, ...],
@@ -90,15 +82,14 @@ def reasons(
     keeps to no limit.
     """
     of, cells, load = _beside_prices((of, cells, load))
-    mem, load = _for_each_price(cells.memory), _for_each_price(load)
+    mem = cells.memory
     no_weights = mem.pool_bytes <= 0
     no_rate = jnp.isnan(prices.usd_per_device_s) & jnp.isnan(prices.own_usd_per_device_s)
     unknown = [jnp.isnan(prices.purchase_usd) if name == "usd" else no_rate for name in priced]
-    most_context = _for_each_price(of.model.max_context_tokens)
     against = [
         no_weights,
         ~no_weights & (mem.max_sequences < 1),
-        load.context_tokens > most_context,
+        load.context_tokens > of.model.max_context_tokens,
         sum(unknown[1:], unknown[0]) if unknown else jnp.zeros((1, 1, 1, 1), bool),
     ]
     for name, limit in limits.items():
