@@ -24,14 +24,14 @@ LENGTHS = {"prompt_tokens": (1, 700, 9000), "output_tokens": (1, 150)}
 USERS = (1, 2, 7, 50, 300, 5000)
 NAMES = sweeps.named(
     model=tuple(catalog.models()),
-    hardware=("h100-sxm", "8x h200", "2x mi300x", "m3-ultra-96gb", "4x-rtx-4090", "4x-m3-ultra-tb5", "gb200-nvl72"),
-    weights=("native", "int4", "q4_k_m", "mlx4"), kv=(None, "fp8"), engine=(None, *engines()),
+    hardware=("h100-sxm", "2x mi300x", "m3-ultra-96gb", "4x-rtx-4090", "gb200-nvl72"),
+    weights=("native", "q4_k_m", "mlx4"), kv=(None, "fp8"), engine=(None, *engines()),
     concurrency=USERS, usd_per_gpu_hour=(None, 2.5), **LENGTHS,
 )  # fmt: skip
 LAYOUTS = sweeps.named(
     model=("deepseek-v3", "llama-3.1-70b", "gpt-oss-120b"),
     hardware=("h100-sxm", "mi300x", "m3-ultra"), engine=("vllm", "sglang", "llamacpp", None), gpus=(None, 8, 16),
-    tp=(None, 1, 2, 8), pp=(None, 2), ep=(None, 4, 8), dp=(None, 2, 4), replicas=(None, 2, 4),
+    tp=(None, 1, 4), pp=(None, 2), ep=(None, 4), dp=(None, 2), replicas=(None, 2, 4),
     max_num_batched_tokens=(None, 512), max_num_seqs=(None, 17), gpu_memory_utilization=(None, 0.7),
     concurrency=USERS, usd_per_gpu_hour=(None, 2.5), **LENGTHS,
 )  # fmt: skip
@@ -82,8 +82,8 @@ def test_cells_are_estimates(which):
                 assert np.all(np.isfinite(expected)) or (rent is not None and not more and name.startswith("usd"))
                 np.testing.assert_allclose(cells[name][fits], expected, rtol=RTOL, err_msg=f"{name} of {context}")
             np.testing.assert_allclose(cells["n_devices"], alone["n_gpus"])
-            most = np.floor(cells["max_sequences"] * (1 + RTOL))
-            assert np.all((most == alone["max_sequences"]) | (np.floor(cells["max_sequences"]) == alone["max_sequences"]))
+            held, whole = cells["max_sequences"], alone["max_sequences"]
+            assert np.all((whole <= held * (1 + RTOL)) & (held * (1 - RTOL) < whole + 1))
             pool = alone["free_bytes"] + alone["kv_bytes"] + alone["state_bytes"]
             near(cells["pool_bytes"][fits], pool[fits], alone["usable_bytes"][fits], context)
             near(cells["ttft_s"][fits], alone["ttft_s"][fits], alone["e2e_s"][fits], context)
