@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,7 +40,10 @@ class Sweeper:
         self.plan = plan
         rows, lengths = plan.block_shape
         sizes = dict(zip(AXIS, (len(plan.prices), rows, lengths, plan.n_concurrency), strict=True))
-        sizes[plan.order[-1]] = -(-sizes[plan.order[-1]] // LANES) * LANES
+        multiple = {plan.order[-1]: LANES}
+        if rows >= jax.local_device_count():
+            multiple["deployments"] = math.lcm(multiple.get("deployments", 1), jax.local_device_count())
+        sizes |= {name: -(-sizes[name] // n) * n for name, n in multiple.items()}
         self.sizes = sizes
         self.dims = ("prices", *plan.order)
         self.shape = tuple(sizes[name] for name in self.dims)

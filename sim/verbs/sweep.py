@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ from sim.sweep.run import Evaluate, Tell, in_process, run
 from sim.sweep.spec import ROW_AXES, Spec
 from sim.sweep.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
-from sim.verbs.verify import verified
+from sim.verbs.sweep_verify import verify as verify_front
 
 Keep = Literal["front", "feasible", "all"]
 KEEP = ("front", "feasible", "all")
@@ -46,6 +47,7 @@ class Sweep:
 
     best: for each group of `by` and each objective its best cell; top: the least by the first objective; front: cells
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
+    verified: where it was asked for, cells of the front as simulated (sim.verbs.sweep_verify).
     """
 
     plan: Plan
@@ -92,15 +94,15 @@ def sweep(
             evaluate, compile_s = warmed(planned, keep)
             at = in_process(evaluate)
         else:
-            at = stack.enter_context(workers(cluster, spec, MAKERS[keep]))
+            at = stack.enter_context(workers(cluster, planned, functools.partial(evaluation, keep=keep)))
         start = time.perf_counter()
         part = run(planned, at, store, progress)
         seconds = time.perf_counter() - start
         found = answers(planned, part, seconds, compile_s)
-        if verify:
-            found = replace(found, verified=verified(planned, found.front, front_order(part)))
         if out is not None:
             write_tables(found, out)
+    if verify and found.front.rows():
+        found = replace(found, verified=verify_front(found.front, spec, progress))
     return found
 
 
@@ -121,24 +123,6 @@ def evaluation(planned: Plan, keep: Keep) -> Evaluate:
     if keep == "front":
         return lambda i, hint: (sweeper.evaluate(i, hint), None)
     return lambda i, hint: (sweeper.evaluate(i, hint), to_parquet(*kept_cells(sweeper, i, keep == "all")))
-
-
-def front_of(spec: Spec) -> Evaluate:
-    """For workers: keeps no cells."""
-    return evaluation(plan(spec), "front")
-
-
-def feasible_of(spec: Spec) -> Evaluate:
-    """For workers: keeps what keeps to the limits."""
-    return evaluation(plan(spec), "feasible")
-
-
-def all_of(spec: Spec) -> Evaluate:
-    """For workers: keeps everything."""
-    return evaluation(plan(spec), "all")
-
-
-MAKERS: dict[str, Callable[[Spec], Evaluate]] = {"front": front_of, "feasible": feasible_of, "all": all_of}
 
 
 def answers(planned: Plan, part: Part, seconds: float, compile_s: float) -> Sweep:
