@@ -115,9 +115,7 @@ class Sweeper:
         """(reasons, objectives) of `cells`, on the device."""
         spec = self.plan.spec
         limits, limited = tuple(np.float32(limit) for limit in spec.limits.values()), tuple(spec.limits)
-        return score(
-            *made, limits, limited=limited, at_least=AT_LEAST, priced=self.priced, minimize=spec.minimize
-        )
+        return score(*made, limits, limited=limited, at_least=AT_LEAST, priced=self.priced, minimize=spec.minimize)
 
     def judged(self, code: Any, values: tuple, hint: Hint) -> tuple[Reduced, Any]:
         """The device's reductions."""

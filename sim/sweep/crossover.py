@@ -93,7 +93,9 @@ def _groups(own: Plan) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(numbers of the groups, values on every axis of one cell of each)."""
     dims = ("deployments", "lengths", "concurrency", "prices")
     firsts = [np.unique(own.group_axes[dim][0], return_index=True) for dim in dims]
-    numbers = np.meshgrid(*(ids * own.group_axes[d][1] for d, (ids, _) in zip(dims, firsts, strict=True)), indexing="ij")
+    numbers = np.meshgrid(
+        *(ids * own.group_axes[d][1] for d, (ids, _) in zip(dims, firsts, strict=True)), indexing="ij"
+    )
     places = np.meshgrid(*(first for _, first in firsts), indexing="ij")
     shape = (own.n_rows, len(own.lengths), own.n_concurrency, len(own.prices))
     cells = np.ravel_multi_index(tuple(place.ravel() for place in places), shape)

@@ -8,7 +8,9 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
 
-def cells(rows: Sequence[dict], lengths: Sequence[dict], users: Sequence[int], prices: Sequence[dict]) -> Iterator[dict]:
+def cells(
+    rows: Sequence[dict], lengths: Sequence[dict], users: Sequence[int], prices: Sequence[dict]
+) -> Iterator[dict]:
     """The axes of each cell, in the order in which cells are counted."""
     for row, length, concurrency, price in itertools.product(rows, lengths, users, prices):
         yield {**row, **length, "concurrency": concurrency, **price}
