@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from kernels.grid import Cells, Deployment
-from kernels.types import Workload, pytree
+from kernels.types import T, Workload, pytree
 
 FIRST_REASONS = ("weights", "kv", "context", "price")  # before those of limits
 NO_INDEX = 2**31 - 1
@@ -48,7 +48,8 @@ class Reduced:
 
 
 def figures(of: Deployment, cells: Cells, load: Workload, prices: Prices) -> dict[str, Array]:
-    """What limits and objectives name; shapes broadcast."""
+    """What limits and objectives name, along four axes."""
+    of, cells, load = _beside_prices((of, cells, load))
     own = jnp.isnan(prices.usd_per_device_s)
     each = jnp.where(own, prices.own_usd_per_device_s, prices.usd_per_device_s) * prices.factor
     usd_per_s = each * cells.n_devices + jnp.where(own, prices.usd_per_joule, 0.0) * cells.power_w
@@ -68,6 +69,11 @@ def figures(of: Deployment, cells: Cells, load: Workload, prices: Prices) -> dic
     }
 
 
+def _beside_prices(tree: T) -> T:
+    """Grids of three axes with one of length 1 for prices."""
+    return jax.tree.map(lambda a: a[None], tree)
+
+
 def reasons(
     of: Deployment, cells: Cells, load: Workload, prices: Prices, found: dict[str, Array], limits: dict[str, Array],
     at_least: tuple[str, ...], priced: tuple[str, ...],
@@ -75,6 +81,7 @@ def reasons(
     """Where each reason holds against a cell: FIRST_REASONS, then limits in their order. A figure that is no number
     keeps to no limit.
     """
+    of, cells, load = _beside_prices((of, cells, load))
     mem = cells.memory
     no_weights = mem.pool_bytes <= 0
     no_rate = jnp.isnan(prices.usd_per_device_s) & jnp.isnan(prices.own_usd_per_device_s)

@@ -32,7 +32,7 @@ def figures(model: str, hardware: str, users: int) -> dict[str, Any]:
     tpot_s = SIZES[model] / 3000 / speed + users * 5e-5 / speed
     rate = users / tpot_s
     return {
-        "model": model, "weights": "fp8", "kv": None, "hardware": hardware, "engine": "vllm", "n_gpus": 1, "tp": 1,
+        "model": model, "weights": "fp8", "kv": "16", "hardware": hardware, "engine": "vllm", "n_gpus": 1, "tp": 1,
         "pp": 1, "ep": 1, "dp": 1, "replicas": 1, "prompt_tokens": 512, "output_tokens": 128, "context_tokens": 640,
         "concurrency": users, "ttft_s": 20 * tpot_s, "tpot_s": tpot_s, "user_tokens_per_s": 1 / tpot_s,
         "output_tokens_per_s": rate, "joules_per_token": 700 / rate, "usd_per_hour": price,
@@ -52,8 +52,9 @@ def sweep_answer(spec: Spec | None = None, **more: Any) -> Any:
     every = [figures(m, h, c) for m in spec.model for h in spec.hardware for c in spec.concurrency]
     kept = [row for row in every if row["tpot_s"] <= spec.limits.get("tpot_s", np.inf)]
     best: dict[Any, dict[str, Any]] = {}
-    for row in sorted(kept, key=lambda row: row["usd_per_mtok"]):
-        best.setdefault(tuple(row[name] for name in spec.by), row)
+    for objective in spec.minimize:
+        for row in sorted(kept, key=lambda row: row[objective]):
+            best.setdefault((objective, *(row[name] for name in spec.by)), {"objective": objective, **row})
     goals = [tuple(row[name] for name in spec.minimize) for row in kept]
     worse = [any(all(a <= b for a, b in zip(o, g, strict=True)) and o != g for o in goals) for g in goals]
     front = [row for row, out in zip(kept, worse, strict=True) if not out]

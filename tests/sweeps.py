@@ -12,8 +12,9 @@ import pytest
 
 from sim.sweep import plan as plans
 from sim.sweep.plan import Plan
-from sim.sweep.run import Evaluate, parts_of
+from sim.sweep.run import Evaluate
 from sim.sweep.spec import Spec
+from sim.verbs.sweep import evaluation
 
 N_BLOCKS = 8
 
@@ -36,9 +37,14 @@ def small_plan(monkeypatch: pytest.MonkeyPatch, spec: Spec | None = None) -> Pla
     return plan
 
 
+def parts_of(plan: Plan) -> Evaluate:
+    """Keeps no cells."""
+    return evaluation(plan, "front")
+
+
 def noted(folder: Path, plan: Plan, amid: Callable[[int], None] = lambda i: None) -> Evaluate:
     """Notes in `folder/log` each block that it begins, and its process; amid: what happens then."""
-    evaluate = parts_of(plan)
+    evaluate = evaluation(plan, "front")
 
     def evaluated(i, hint):
         with open(folder / "log", "a", encoding="utf-8") as log:
@@ -63,3 +69,8 @@ def deadly(folder: Path, block: int, times: int, plan: Plan) -> Evaluate:
 def begun(folder: Path) -> list[int]:
     """Blocks in the order in which `noted` began them."""
     return [int(line.split()[0]) for line in (folder / "log").read_text(encoding="utf-8").splitlines()]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

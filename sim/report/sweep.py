@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sim.report.number import prefixed, show
+from sim.report.number import ABSENT, prefixed, show
 from sim.report.table import Column, grid, pairs
 from sim.report.verdict import layout_line
 from sim.results import Result
@@ -29,7 +29,7 @@ HEADINGS = {
 AXIS_WORDS = {
     "model": "model", "weights": "weights", "kv": "KV", "hardware": "hardware", "gpus": "GPUs", "engine": "engine",
     "tp": "TP", "pp": "PP", "ep": "EP", "dp": "DP", "prompt_tokens": "prompt tokens", "output_tokens": "output tokens",
-    "context_tokens": "context tokens", "concurrency": "concurrent requests", "usd_per_gpu_hour": "USD per GPU-hour",
+    "context_tokens": "context tokens", "concurrency": "concurrent users", "usd_per_gpu_hour": "USD per GPU-hour",
     "usd_factor": "price factor",
 }  # fmt: skip
 _BARE = ("usd_per_mtok", "usd_per_hour", "joules_per_token", "user_tokens_per_s", "output_tokens_per_s")
@@ -47,6 +47,12 @@ _REASONS = {
     "context": "the context is beyond the model's limit",
     "price": "no price is known",
 }
+_SIMULATED = (
+    Column("model", "model"), Column("hardware", "hardware"), Column("weights", "weights"),
+    Column("lengths", "tokens"), Column("concurrency", "users"),
+    Column("ttft_s", "TTFT"), Column("ttft_simulated_s", "simu-\nlated"), Column("ttft_off", ""),
+    Column("tpot_s", "TPOT"), Column("tpot_simulated_s", "simu-\nlated"), Column("tpot_off", ""),
+)  # fmt: skip
 _FEW, _BAR_CELLS, _MOST_ROWS = 6, 24, 40
 
 
@@ -99,12 +105,13 @@ def sweep_view(answer: Sweep) -> RenderableType:
         goals = " and ".join(HEADINGS[name] for name in spec.minimize)
         parts += [_table(answer.front, spec, f"\nPareto front of {goals}")] if len(spec.minimize) > 1 else []
     parts.append(failures_table(answer.failures, spec.limits))
-    return Group(*parts, *(plain_table(result, f"\n{title}") for title, result in further(answer).items()))
+    tables = ((title, verified_table if title == "Verified" else plain_table) for title in further(answer))
+    return Group(*parts, *(draw(further(answer)[title], f"\n{title}") for title, draw in tables))
 
 
 def further(answer: Sweep) -> dict[str, Result]:
     """Tables that a sweep has where they were asked for, by title."""
-    asked = {"Crossovers": "crossovers", "Sensitivities of the best": "sensitivities", "Simulated": "verified"}
+    asked = {"Crossovers": "crossovers", "Sensitivities of the best": "sensitivities", "Verified": "verified"}
     found = {title: getattr(answer, name, None) for title, name in asked.items()}
     return {title: result for title, result in found.items() if result is not None and len(result.rows())}
 
@@ -201,5 +208,19 @@ def _reason(name: str, limits: Mapping[str, float]) -> str:
 
 def plain_table(result: Result, title: str) -> RenderableType:
     """All columns of a result under their names."""
-    return grid([Column(name, HEADINGS.get(name, AXIS_WORDS.get(name, name.replace("_", " ")))) for name in result],
-                result.rows(), title)  # fmt: skip
+    words = HEADINGS | AXIS_WORDS
+    return grid([Column(n, words.get(n, n.replace("_", " ")).replace(" ", "\n")) for n in result], result.rows(), title)
+
+
+def verified_table(result: Result, title: str) -> RenderableType:
+    """TTFT and TPOT of cells of the front as the closed form has them, as simulated, and by what part it is above."""
+    rows = [
+        row | {"lengths": f"{row['prompt_tokens']:,}+{row['output_tokens']:,}"}
+        | {f"{metric}_off": _signed(row[f"{metric}_off_frac"]) for metric in ("ttft", "tpot")}
+        for row in result.rows()
+    ]  # fmt: skip
+    return grid(_SIMULATED, rows, f"{title}: closed form, simulation, and how far the first is off")
+
+
+def _signed(share: float | None) -> str:
+    return ABSENT if share is None else f"{share:+.1%}"

@@ -72,6 +72,7 @@ def curves(
 
     Of many lines those that are lowest somewhere have a color, and the nearest to them; the others are grey.
     """
+    lines = {name: values for name, values in lines.items() if np.isfinite(values).any()}
     table = np.stack(list(lines.values()))
     chosen = leaders(table)[:_MOST_LINES]
     names = list(lines)

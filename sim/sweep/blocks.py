@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from kernels.grid import ORDER, Cells, coefficients, grid
 from kernels.reduce import FIRST_REASONS, NO_INDEX, Prices, Reduced, judge, score
 from kernels.types import Workload
 from sim.lower import NO_LIMIT
+from sim.sweep.devices import place_rows
 from sim.sweep.parts import Part, leading, pareto
 from sim.sweep.plan import LANES, Block, Plan
 from sim.sweep.rows import rent
@@ -38,7 +40,10 @@ class Sweeper:
         self.plan = plan
         rows, lengths = plan.block_shape
         sizes = dict(zip(AXIS, (len(plan.prices), rows, lengths, plan.n_concurrency), strict=True))
-        sizes[plan.order[-1]] = -(-sizes[plan.order[-1]] // LANES) * LANES
+        multiple = {plan.order[-1]: LANES}
+        if rows >= jax.local_device_count():
+            multiple["deployments"] = math.lcm(multiple.get("deployments", 1), jax.local_device_count())
+        sizes |= {name: -(-sizes[name] // n) * n for name, n in multiple.items()}
         self.sizes = sizes
         self.dims = ("prices", *plan.order)
         self.shape = tuple(sizes[name] for name in self.dims)
@@ -92,7 +97,8 @@ class Sweeper:
         lengths = Workload(same, *chosen.T, same * NO_LIMIT, same * NO_LIMIT, same * 0)
         levels = np.asarray(plan.spec.concurrency, np.float32)[self.padded(0, plan.n_concurrency, "concurrency")]
         tuned = {name: numbers[name] for name in TUNED}
-        of, served, load = coefficients(*self.trees, rows.which[at], layout, tuned, lengths, levels, order=plan.order)
+        which, layout, tuned = place_rows((rows.which[at], layout, tuned))
+        of, served, load = coefficients(*self.trees, which, layout, tuned, lengths, levels, order=plan.order)
         found = grid(of, served, load, self.ranked)
         prices = Prices(
             usd_per_device_s=self.price_axis(rent(plan.prices[:, 0])),

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ ROOMS = ("sim", "kernels")
 TOLD = ("created", "sweep_file", "profile")  # that may differ: a comment in the file, another name of a profile
 
 
-def manifest(plan: Plan, *, keep: str = "front", file: Path | None = None, seed: int = 0) -> dict[str, Any]:
+def manifest(
+    plan: Plan, *, keep: str = "front", file: str | os.PathLike[str] | None = None, seed: int = 0
+) -> dict[str, Any]:
     """The manifest of a sweep, as plain JSON. keep: which cells are stored; file: what the sweep was read from."""
-    told = None if file is None else {"name": file.name, "sha256": _sha256([file])}
+    told = None if file is None else {"name": Path(file).name, "sha256": _sha256([Path(file)])}
     found = {
         "layout": LAYOUT,
         "sweep_file": told,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from sim.sweep.blocks import Hint, Sweeper, hint_of, reason_names
+from sim.sweep.blocks import Hint, hint_of, reason_names
 from sim.sweep.parts import Part, empty, merge
 from sim.sweep.plan import Plan
 from sim.sweep.store import Store
@@ -13,12 +13,6 @@ Tell = Callable[[str, int, int], None]  # what, configurations done, of all
 NowKnown = Callable[[], Hint | None]
 Evaluate = Callable[[int, Hint | None], tuple[Part, bytes | None]]  # block -> part, its cells as a Parquet file
 Source = Callable[[Iterable[int], NowKnown], Iterator[tuple[int, Part, bytes | None]]]
-
-
-def parts_of(plan: Plan) -> Evaluate:
-    """Computes blocks, and keeps no cells."""
-    sweeper = Sweeper(plan)
-    return lambda i, hint: (sweeper.evaluate(i, hint), None)
 
 
 def in_process(evaluate: Evaluate) -> Source:

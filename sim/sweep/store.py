@@ -22,6 +22,7 @@ from sim.sweep.parts import Part
 
 MANIFEST = "manifest.json"
 PARTS, CELLS = "parts", "cells"
+UNFINISHED = r"\.[\w-]+\.(json|npz|parquet)\.\d+"  # of a run that was killed
 AGAIN = "the same command goes on from there"
 
 
@@ -41,9 +42,10 @@ class Store:
         try:
             self._claim()
             self._check(manifest)
-            for name in (PARTS, CELLS):
-                self._made(self.folder / name)
-                for left in (self.folder / name).glob(".block-*"):  # of a run that was killed
+            kept = [self.folder / CELLS] if manifest["keep"] != "front" else []
+            for folder in (self.folder, self.folder / PARTS, *kept):
+                self._made(folder)
+                for left in (path for path in folder.iterdir() if re.fullmatch(UNFINISHED, path.name)):
                     left.unlink(missing_ok=True)
         except BaseException:
             self.close()
@@ -110,7 +112,7 @@ class Store:
     def _check(self, here: Mapping[str, Any]) -> None:
         path, where = self.folder / MANIFEST, clipped(str(self.folder))
         if not path.exists():
-            if any(not name.startswith(f".{MANIFEST}.") for name in os.listdir(self.folder)):
+            if any(not re.fullmatch(UNFINISHED, name) for name in os.listdir(self.folder)):
                 what = "the folder is not empty and holds no sweep"
                 raise RoofcastError(sentence(what, where, "nothing was changed; name another folder"))
             write_whole(path, json.dumps(here, indent=2) + "\n", sync=True)

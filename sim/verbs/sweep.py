@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from sim.sweep.run import Evaluate, Tell, in_process, run
 from sim.sweep.spec import ROW_AXES, Spec
 from sim.sweep.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
+from sim.verbs.sweep_verify import verify as verify_front
 
 Keep = Literal["front", "feasible", "all"]
 KEEP = ("front", "feasible", "all")
@@ -45,6 +47,7 @@ class Sweep:
 
     best: for each group of `by` and each objective its best cell; top: the least by the first objective; front: cells
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
+    verified: where it was asked for, cells of the front as simulated (sim.verbs.sweep_verify).
     """
 
     plan: Plan
@@ -55,6 +58,7 @@ class Sweep:
     failures: Result
     seconds: float
     compile_s: float
+    verified: Result | None = None
 
 
 def sweep(
@@ -63,13 +67,15 @@ def sweep(
     out: str | os.PathLike[str] | None = None,
     keep: Keep = "front",
     cluster: int | str | None = None,
+    verify: bool = False,
     progress: Tell | None = None,
 ) -> Sweep:
     """Evaluates every combination of the axes of a sweep: its file, its tables as a mapping, or a Spec.
 
     out: a folder for the results; the same call goes on where one was stopped. keep: the cells stored there as
     Parquet: "front" (the tables only), "feasible" or "all". cluster: so many worker processes, or the address of a
-    scheduler. Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
+    scheduler. verify: cells of the front are simulated request by request, too.
+    Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
 
     Raises RoofcastError with all that is wrong with the axes, or with the folder.
     """
@@ -88,13 +94,15 @@ def sweep(
             evaluate, compile_s = warmed(planned, keep)
             at = in_process(evaluate)
         else:
-            at = stack.enter_context(workers(cluster, spec, MAKERS[keep]))
+            at = stack.enter_context(workers(cluster, planned, functools.partial(evaluation, keep=keep)))
         start = time.perf_counter()
         part = run(planned, at, store, progress)
         seconds = time.perf_counter() - start
         found = answers(planned, part, seconds, compile_s)
         if out is not None:
             write_tables(found, out)
+    if verify and found.front.rows():
+        found = replace(found, verified=verify_front(found.front, spec, progress))
     return found
 
 
@@ -117,24 +125,6 @@ def evaluation(planned: Plan, keep: Keep) -> Evaluate:
     return lambda i, hint: (sweeper.evaluate(i, hint), to_parquet(*kept_cells(sweeper, i, keep == "all")))
 
 
-def front_of(spec: Spec) -> Evaluate:
-    """For workers: keeps no cells."""
-    return evaluation(plan(spec), "front")
-
-
-def feasible_of(spec: Spec) -> Evaluate:
-    """For workers: keeps what keeps to the limits."""
-    return evaluation(plan(spec), "feasible")
-
-
-def all_of(spec: Spec) -> Evaluate:
-    """For workers: keeps everything."""
-    return evaluation(plan(spec), "all")
-
-
-MAKERS: dict[str, Callable[[Spec], Evaluate]] = {"front": front_of, "feasible": feasible_of, "all": all_of}
-
-
 def answers(planned: Plan, part: Part, seconds: float, compile_s: float) -> Sweep:
     """The tables of a finished sweep; their figures are computed anew, cell by cell, as `sim.estimate` does."""
     spec = planned.spec
@@ -146,11 +136,16 @@ def answers(planned: Plan, part: Part, seconds: float, compile_s: float) -> Swee
         part=part,
         best=Result({"objective": goals, **best.columns}, {"objective": "", **best.units}, best.provenance),
         top=table(planned, part.top_index),
-        front=table(planned, part.front_index[np.lexsort((part.front_index, part.front[:, 0]))]),
+        front=table(planned, front_order(part)),
         failures=failures(planned, part),
         seconds=seconds,
         compile_s=compile_s,
     )
+
+
+def front_order(part: Part) -> np.ndarray:
+    """Cells of the front by the first objective."""
+    return part.front_index[np.lexsort((part.front_index, part.front[:, 0]))]
 
 
 def failures(planned: Plan, part: Part) -> Result:
