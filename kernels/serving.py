@@ -26,6 +26,7 @@ from kernels.serving_types import (
     BLOCKS,
     COUNT,
     DATED,
+    END_TOTALS,
     HALF,
     LAST,
     NEVER,
@@ -69,7 +70,7 @@ def start(policy: Policy, requests: Requests, ring: int, n_phases: int, entries:
         whole=jnp.zeros((b, n, 5), jnp.int32).at[:, :, LAST].set(NEVER),
         times=jnp.zeros((b, n, 3)),
         started=jnp.zeros((b, entries)),
-        ended=jnp.zeros((b, n, 5)),
+        ended=jnp.zeros((b, n, END_TOTALS + len(TOTALS))),
         **{name: jnp.zeros((b, BINS), jnp.int64) for name in HISTOGRAMS},
     )
 
@@ -211,7 +212,8 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
     after = replace(after, n_started=lane.n_started + noted)
     held = [lane.n_decode + forming.n_logits, lane.used_blocks + stride.n_blocks]
     entry = jnp.stack([a.astype(float) for a in (last, clock, after.n_done, *held)], axis=1)
-    bins, weights = latencies(lane, stride, running, clock)
+    entry = jnp.concatenate([entry, after.totals], axis=1)
+    bins, weights = latencies(lane, stride, running & (lane.seen > policy.warmup), clock)
     return State(
         lane=after,
         leaving=put(state.leaving, dated, edit.last_step, edit.entry[:, COUNT], mark),

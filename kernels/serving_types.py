@@ -14,8 +14,9 @@ LAST, ENTRY, GENERATED, FREED, PREEMPTED = range(5)
 # Columns of `times` (float64): `popped` at which the first block freed by then is taken, time of the last token before
 # that, time at which it was first scheduled.
 MARK, LOST, SCHEDULED = range(3)
-# Columns of `ended`: step, clock after it, requests done by then, sequences and blocks held before they left.
-END_STEP, END_CLOCK, END_DONE, END_RUNNING, END_BLOCKS = range(5)
+# Columns of `ended`: step, clock after it, requests done by then, sequences and blocks held before they left; then the
+# totals by then.
+END_STEP, END_CLOCK, END_DONE, END_RUNNING, END_BLOCKS, END_TOTALS = range(6)
 # Columns of the calendar: the step that the row is for (an older one's row counts for nothing), sequences that end with
 # it, their cached tokens, blocks, half-filled blocks, phases.
 DATE, COUNT, TOKENS, BLOCKS, HALF, PHASE = range(6)
@@ -50,6 +51,7 @@ class Policy:
     caches_prefix: Array  # bool: freed blocks are found again until they are used for something else
     users: Array  # int32 of a closed loop; 0: requests arrive by themselves
     think_s: Array  # float64 from an answer to the user's next request
+    warmup: Array  # int32 first requests; the histograms begin with the next one
 
 
 @pytree
@@ -119,7 +121,7 @@ class State:
     whole: Array  # (B, N, 5) int32
     times: Array  # (B, N, 3) float64
     started: Array  # (B, M) float64 clock after steps with first tokens
-    ended: Array  # (B, N, 5) float64 steps with last tokens
+    ended: Array  # (B, N, END_TOTALS + len(TOTALS)) float64 steps with last tokens
     decoded: Array  # (B, H) int64 tokens by inter-token latency: of sequences that decode
     joined: Array  # (B, H) int64 of those that joined decode while it stood still
     resumed: Array  # (B, H) int64 of those that were preempted

@@ -63,6 +63,7 @@ class Lane:
     output_tokens: np.ndarray
     users: int = 0
     think_s: float = 0.0
+    warmup: int = 0  # first requests; the inter-token latencies until the next one starts are not counted
 
 
 def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Progress | None = None) -> list[Outcome]:
@@ -168,7 +169,7 @@ def _in_turn(
 def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests]:
     """What `kernels.serving` takes of lanes, filled up to n requests each: tables, which of them, rules, requests."""
     tables, which = _tables([lane.table for lane, _ in group])
-    return tables, which, _policy([lane for lane, _ in group]), _requests(group, n)
+    return tables, which, _policy(group), _requests(group, n)
 
 
 def _bound(group: Group, most_turns: int | None) -> int:
@@ -191,15 +192,17 @@ def _tables(tables: list[StepTable]) -> tuple[StepTable, np.ndarray]:
     return stacked, np.array([place[index[id(table)]] for table in tables], np.int32)
 
 
-def _policy(lanes: list[Lane]) -> Policy:
+def _policy(group: Group) -> Policy:
+    lanes = [lane for lane, _ in group]
     rules = [lane.rules for lane in lanes]
-    names = [f.name for f in fields(Policy) if f.name not in ("users", "think_s", "n_blocks")]
+    names = [f.name for f in fields(Policy) if f.name not in ("users", "think_s", "warmup", "n_blocks")]
     columns = {name: np.array([getattr(r, name) for r in rules]) for name in names}
     return Policy(
         **{name: values if values.dtype == bool else values.astype(np.int32) for name, values in columns.items()},
         n_blocks=np.array([r.n_blocks - r.prefix_blocks for r in rules], np.int32),
         users=np.array([lane.users for lane in lanes], np.int32),
         think_s=np.array([lane.think_s for lane in lanes], np.float64),
+        warmup=np.array([int(keep[: lane.warmup].sum()) for lane, keep in group], np.int32),
     )
 
 
