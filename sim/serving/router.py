@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +48,8 @@ def _routed(served: Served, whole: Lane, keep: np.ndarray, progress: Progress) -
     chosen, done = np.zeros(n_sent + 1, np.int64), 0
     with jax.enable_x64(True):
         tables, which, policy, dealt = lower([(whole, np.zeros_like(keep))] * power(served.replicas), n)
+        share = int(keep[: whole.warmup].sum()) // served.replicas
+        policy = replace(policy, warmup=np.full_like(policy.warmup, share))
         state, dealt = serving.start(policy, dealt, ring, phases, 2 * n), jax.tree.map(jnp.asarray, dealt)
         for first in range(0, n_sent + 1, SLICE_REQUESTS):
             span = (np.int32(first), np.int32(min(first + SLICE_REQUESTS, n_sent + 1)))

@@ -93,6 +93,7 @@ def lanes_of(served: Served, requests: Requests, replica: np.ndarray, n_replicas
                 output_tokens=requests.output_tokens[mine],
                 users=users,
                 think_s=requests.think_s,
+                warmup=int(np.count_nonzero(mine[: requests.warmup])),
             )
         )
     return lanes

@@ -34,6 +34,7 @@ class Requests:
     users: 0 of an open loop; of a closed loop how many users ask, each `think_s` after the last answer, and then
     `arrival_s` is zero: when a request arrives is for the simulation to find out.
     system_prompt_tokens: the first tokens of every prompt, the same in all of them; part of prompt_tokens.
+    warmup: the first requests that figures leave out.
     provenance: where the requests are from, in a sentence without its full stop.
     """
 
@@ -43,6 +44,7 @@ class Requests:
     provenance: str
     users: int = 0
     think_s: float = 0.0
+    warmup: int = 0
     system_prompt_tokens: int = 0
     hashes: Hashes | None = None
 
