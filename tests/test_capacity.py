@@ -18,8 +18,8 @@ import sim
 from sim.config import load_scenario
 from sim.errors import RoofcastError
 from sim.objectives import Objectives
-from sim.serving.levels import excesses
 from sim.serving.metrics import UNITS
+from sim.serving.misses import misses
 from sim.serving.search import TOLERANCE_FRAC, Axis
 from sim.verbs.capacity import MOST_ROUNDS, Capacity
 from tests.test_simulate import DEPLOYMENT, scenario
@@ -181,7 +181,7 @@ def test_nothing_keeps_and_everything_does(tmp_path: Path, run: Run) -> None:
     few = {**TRAFFIC, "n_requests": 20}  # too few to tell whether a queue grows
     easy = scenario(tmp_path / "b.toml", few, FULL, objectives={"ttft_s": "1000s"})
     (row,) = sim.capacity(easy).summary.rows()
-    assert row["verdict"].startswith("at least 1e+06 requests/s, the highest load that was tried; doubtful: the run")
+    assert row["verdict"].startswith("at least 1e+06 requests/s, the highest load that was tried; too short: ")
     limits = {**OBJECTIVES, "max_usd_per_hour": 1.5}
     dear = scenario(tmp_path / "c.toml", TRAFFIC, FEW, objectives=limits)
     assert "/h is above $1.50/h; with" in sim.capacity(dear, fewest=True).summary["verdict"][0]
@@ -190,9 +190,13 @@ def test_nothing_keeps_and_everything_does(tmp_path: Path, run: Run) -> None:
 def test_by_what_part_objectives_are_missed() -> None:
     row: dict[str, Any] = dict.fromkeys(UNITS, 1.0)
     row |= {"ttft_p99_s": 1.5, "goodput_frac": 0.6, "queue_growth_requests_per_s": 0.25, "complete": True}
+    row["refused_frac"] = 0.05  # a p99 says nothing of one in a hundred
     limits = Objectives(ttft_p99_s=1.0, tpot_s=2.0, goodput_frac=0.8, max_usd_per_hour=4.0)
-    assert excesses(row, limits) == pytest.approx({"stability": 0.25, "TTFT p99": 0.5, "goodput": 0.25})
-    assert excesses(row | {"complete": False}, limits)["requests that are not served"] == np.inf
+    parts = {miss.name: miss.part for miss in misses(row, limits)}
+    expected = {"stability": 0.25, "TTFT p99": 0.5, "goodput": 0.25, "refused requests": 4.0}
+    assert parts == pytest.approx(expected)
+    (last,) = misses(row | {"complete": False, "n_finished": 0.0}, limits)[1:]
+    assert (last.name, last.part) == ("requests that are not served", np.inf)
 
 
 def test_command_prints_and_draws(run: Run, file: Path, tmp_path: Path, answer: Capacity) -> None:

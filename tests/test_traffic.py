@@ -252,7 +252,6 @@ REFUSED = {
     f'arrivals = "daily"\nrequests_per_s = 1\nhourly = {[0] * 24}': ["traffic.hourly: all hours are 0"],
     "users = 8\nduration_s = 60": ["traffic.duration_s: a closed loop ends after n_requests"],
     "users = [8, 16]\nn_requests = 9": ["traffic.n_requests: 9 is below the 16 users"],
-    "users = 8\nreplications = 3": ["traffic.replications: nothing here is drawn at random"],
     'requests_per_s = 1000\nduration_s = 1e6': ["traffic.requests_per_s: 1e+06 s of it are about 1e+09 requests"],
     "requests_per_s = 1\nsystem_prompt_tokens = 9\nmax_prompt_tokens = 9": ["traffic.system_prompt_tokens: 9 leaves"],
     "requests_per_s = 1\n[traffic.prompt]": ["traffic.prompt.tokens: required key is missing; lengths are told by"],

@@ -81,7 +81,7 @@ def _levels(label: str, result: Result) -> list[RenderableType]:
         told = [row | {heading: _interval(row, name) for name, heading in _WITH_INTERVAL} for row in rows]
         headings = [Column(heading, heading) for _, heading in _WITH_INTERVAL]
         parts.append(grid([load, *headings], told, "\n95 % confidence interval over replications"))
-    verdicts = [f"- at {row['at']}: {row['verdict']}" for row in rows if not row["keeps"]]
+    verdicts = [f"- at {row['at']}: {row['verdict']}" for row in rows if row["doubt"] or not row["keeps"]]
     verdicts += [
         f"- at {row['at']}: refused {show('n', round(row[key]))} of {show('n', round(row['n_requests']))}: {why}"
         for row in rows

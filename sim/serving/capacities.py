@@ -15,7 +15,6 @@ from sim.serving.deployment import Served
 from sim.serving.levels import AT_LEVEL, Row
 from sim.serving.metrics import UNITS
 
-SHORT = 5  # times the E2E latency: a run that lasts less has hardly been at its load
 _OWN_UNITS = {
     "label": "", "model": "", "hardware": "", "fits": "1", "replicas": "1", "n_devices": "1", "limited_by": "",
     "over_frac": "1", "verdict": "",
@@ -116,10 +115,7 @@ def _verdict(one: Found, scenario: Scenario, unit: str, fewest: bool) -> str:
         told += f"; keeps again with {_several(min(farther, key=lambda v: abs(v - one.best)), unit)}"
     if one.cut_short:
         told += "; the search met its bound of rounds before these were close"
-    if row["duration_s"] < SHORT * row["e2e_mean_s"]:
-        lasts, takes = show("s", row["duration_s"]), show("s", row["e2e_mean_s"])
-        told += f"; doubtful: the run lasts {lasts} and a request {takes}: give it more n_requests"
-    return told
+    return "; ".join(filter(None, [told, row["doubt"]]))
 
 
 def _between(first: float, second: float | None, third: float) -> bool:

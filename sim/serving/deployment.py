@@ -52,17 +52,14 @@ def served(
     engine that would reserve prompt and output takes blocks as tokens come, and preempts (MAX_UTILIZATION).
 
     Attention-DP ranks and micro-batches of a pipeline are one scheduler here, with the sum of their budgets, places and
-    blocks. RoofcastError where it does not fit, or where layers are computed by the host.
+    blocks. Layers computed by the host are not looked at. RoofcastError where it does not fit.
     """
     point = jax.tree.map(lambda a: np.asarray(a)[index], request.points)
     engine, layout, load = split(request.setup.engine, point)
-    if layout.host_layer_frac > 0:
-        hint = "keep all layers on the device, or leave experts alone to the host with cpu_moe_frac"
-        raise RoofcastError(sentence("the simulator has no times of layers on the host", "gpu_layers", hint))
     with jax.enable_x64(True):
         table = jax.tree.map(np.asarray, step_table(request.setup.model, request.setup.device, engine, layout))
     stated = bool(np.isfinite(load.kv_pool_tokens))
-    n_blocks = _stated_blocks(request, load) if stated else _blocks_of_memory(request, engine, layout, load)
+    n_blocks = _stated_blocks(request, load, int(layout.dp)) if stated else _blocks_of_memory(request, engine, layout, load)
     return Served(
         table=table,
         rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens, evicts),
@@ -103,14 +100,16 @@ def _rules(
     )
 
 
-def _stated_blocks(request: Request, load: Workload) -> int:
-    """Usable blocks of those the user counts: one is the engine's own where it keeps a null block."""
+def _stated_blocks(request: Request, load: Workload, ranks: int) -> int:
+    """Usable blocks of those the user counts, of all attention-DP ranks: each has as many, and one of them is the
+    engine's own where it keeps a null block.
+    """
     stated = round(float(load.kv_pool_tokens) / request.engine.block_tokens)
     usable = stated - request.engine.null_blocks
     if usable < 1:
         what = f"{stated} leaves no block for requests, since {request.engine.name} keeps {request.engine.null_blocks}"
         raise RoofcastError(sentence(what, "kv_blocks", "take the count of the engine's log"))
-    return usable
+    return usable * ranks
 
 
 def _blocks_of_memory(request: Request, engine: Engine, layout: Layout, load: Workload) -> int:

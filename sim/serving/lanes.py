@@ -48,8 +48,11 @@ class Rules:
         return self.prefix_tokens // self.block_tokens if self.caches_prefix else 0
 
     def refuses(self, n_tokens: np.ndarray) -> np.ndarray:
-        """Which sequences of so many tokens, prompt and output, no empty cache can hold."""
-        return -(-n_tokens // self.block_tokens) > self.n_blocks
+        """Which sequences of so many tokens, prompt and output, no empty cache can hold.
+
+        The last token is never written to it, but an engine that reserves has a place for it.
+        """
+        return -(-(n_tokens - (not self.reserves)) // self.block_tokens) > self.n_blocks
 
 
 @dataclass(frozen=True)

@@ -33,9 +33,14 @@ class Window:
         return (times_s >= self.start_s) & (times_s <= self.end_s)
 
 
+def measured_of(run: Run) -> np.ndarray:
+    """(N,) bool: requests after the warm-up."""
+    return np.arange(len(run.refused)) >= run.requests.warmup
+
+
 def window_of(run: Run) -> Window:
     """The window of a run; NaN seconds where nothing ran."""
-    measured = np.arange(len(run.refused)) >= run.requests.warmup
+    measured = measured_of(run)
     arrived = run.arrival_s[measured & ~run.refused & ~np.isnan(run.arrival_s)]
     if not len(arrived):
         return Window(measured, np.nan, np.nan)
@@ -46,3 +51,9 @@ def window_of(run: Run) -> Window:
         ends += finish[~np.isnan(finish)].tolist()
         end = max(ends) + run.served.front_s if ends else np.nan
     return Window(measured, start, end)
+
+
+def arrivals_s(run: Run) -> float:
+    """Seconds from the first arrival after the warm-up to the last; 0 where nothing arrives."""
+    arrived = run.arrival_s[measured_of(run) & ~run.refused & ~np.isnan(run.arrival_s)]
+    return float(np.ptp(arrived)) if len(arrived) else 0.0

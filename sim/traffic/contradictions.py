@@ -49,7 +49,7 @@ def traffic_problems(given: Given) -> dict[str, str]:
             problems[key] = f'required key is missing beside arrivals = "{arrivals}"{instead}'
     if arrivals == "bursts":
         problems |= _bursts(given)
-    return _too_many(given) | _nothing_to_repeat(given) | _short(given) | _hours(given) | problems
+    return _too_many(given) | _short(given) | _hours(given) | problems
 
 
 def lengths_problems(given: Given) -> dict[str, str]:
@@ -98,13 +98,6 @@ def _too_many(given: Given) -> dict[str, str]:
         return {}
     what = f"{duration_s:g} s of it are about {n:.3g} requests, and at most {MOST_REQUESTS:,} are drawn"
     return {"requests_per_s": f"{what}: give n_requests or a shorter duration_s"}
-
-
-def _nothing_to_repeat(given: Given) -> dict[str, str]:
-    even = given["arrivals"] in ("deterministic", "closed", "trace") or "burst_size" in given
-    if given["replications"] == 1 or not even or any("tokens" not in given.get(k, ("tokens",)) for k in LENGTHS):
-        return {}
-    return {"replications": "nothing here is drawn at random, so that all would be equal: remove it"}
 
 
 def _short(given: Given) -> dict[str, str]:

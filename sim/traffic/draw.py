@@ -175,6 +175,7 @@ def _limited(
         provenance=f"{len(prompt):,} requests, {said}",
         users=users,
         think_s=float(traffic.think_s or 0.0),
+        warmup=min(traffic.warmup_requests or 0, len(prompt) - 1),
         system_prompt_tokens=system,
         hashes=hashes,
     )

@@ -97,6 +97,7 @@ class Traffic(Table):
     first: Number | None = None
     sort: bool | None = None
     time_scale: Rates | None = None
+    warmup_requests: Annotated[int, Field(ge=0, le=MOST_REQUESTS)] | None = None
     n_requests: Number | None = None
     duration_s: Seconds | None = None
     max_prompt_tokens: Tokens | None = None
@@ -130,6 +131,13 @@ class Traffic(Table):
     def levels(self) -> tuple[float, ...]:
         """Levels of load, increasing: requests/s, users, or how much faster than recorded a trace is replayed."""
         return self.requests_per_s or self.users or self.time_scale or (1.0,)
+
+    @property
+    def random(self) -> bool:
+        """Whether anything is drawn at random; without, all replications would be the same."""
+        even = self.arrivals in ("deterministic", "closed", "trace") or self.burst_size is not None
+        fixed = all(side is None or side.tokens is not None for side in (self.prompt, self.output))
+        return not (even and fixed)
 
     @property
     def most_requests(self) -> int | None:

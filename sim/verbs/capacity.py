@@ -16,7 +16,8 @@ from sim.results import Result
 from sim.serving.batch import Asked, Tell, serve_runs
 from sim.serving.capacities import Found, capacity_summary
 from sim.serving.deployment import Served
-from sim.serving.levels import excesses, level_row, load_unit, results_of, unfit_row
+from sim.serving.levels import level_row, load_unit, results_of, unfit_row
+from sim.serving.misses import misses
 from sim.serving.search import Axis
 from sim.traffic import Requests
 from sim.traffic.tables import DEFAULT_REQUESTS
@@ -158,7 +159,7 @@ def _round(
         for value in values:
             own = [next(runs) for _ in requests[value]]
             row = level_row(value, own, limits)
-            searches[label].rows[value] = row | {"over": excesses(row, limits)}
+            searches[label].rows[value] = row | {"over": {miss.name: miss.part for miss in misses(row, limits)}}
             alone = own if len(own) > 1 else []
             searches[label].votes[value] = [level_row(value, [run], limits)["keeps"] for run in alone]
 

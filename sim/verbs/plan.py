@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
+from scipy.special import stdtrit
 
 from sim import catalog
 from sim.config import Deployment, Scenario, load_scenario
@@ -15,6 +16,7 @@ from sim.errors import RoofcastError, sentence, shown
 from sim.profiles import Source, named
 from sim.request import Request, build
 from sim.serving.deployment import Served, served
+from sim.serving.replications import CONFIDENCE, ENOUGH_REPLICATIONS
 from sim.traffic import Requests, Traffic, draw
 from sim.verbs.deployments import SAME_NAME, placed, profile_of
 from sim.verbs.estimate import provenance
@@ -57,10 +59,22 @@ class Plan:
             )
         if first.hashes is not None:
             notes.append("hash_ids of the trace are not used: no prompt shares blocks with another")
-        n = self.traffic.replications
-        several = f"means and 95 % confidence intervals (Student's t) over {n} replications with different seeds"
-        notes.append(several if n > 1 else "confidence interval: n/a with one replication")
-        return tuple(notes)
+        return (*notes, *_of_replications(self.traffic))
+
+
+def _of_replications(traffic: Traffic) -> list[str]:
+    n = traffic.replications
+    if n == 1:
+        return ["confidence interval: n/a with one replication"]
+    if not traffic.random:
+        what = f"all {n} replications are the same, since nothing in the traffic is drawn at random"
+        return [f"confidence interval: n/a: {what}: one was run"]
+    several = [f"means and 95 % confidence intervals (Student's t) over {n} replications with different seeds"]
+    if n < ENOUGH_REPLICATIONS:
+        t = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+        told = f"{n} replications tell little of chance (Student's t = {t:.1f})"
+        several.append(f"{told}: take at least {ENOUGH_REPLICATIONS}")
+    return several
 
 
 def plan_of(given: Scenario | File, seed: int | None, replications: int | None, profile: Source) -> Plan:
@@ -81,14 +95,17 @@ def plan_of(given: Scenario | File, seed: int | None, replications: int | None, 
     for deployment in scenario.deployments if not problems else ():
         with placed(": ".join(filter(None, [place, f'deployment "{deployment.label}"'])), problems):
             asked[deployment.label] = _asked(deployment, scenario, requests, source)
-            _check_policy(deployment, asked[deployment.label])
+            _check_able(deployment, asked[deployment.label])
     if problems:
         raise RoofcastError(*problems)
     return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), path.parent, source)
 
 
-def _check_policy(deployment: Deployment, request: Request) -> None:
-    """Raises where a policy of TensorRT-LLM is given to another engine."""
+def _check_able(deployment: Deployment, request: Request) -> None:
+    """Raises where a policy of TensorRT-LLM is given to another engine, or layers to the host."""
+    if np.any(request.points.host_layer_frac > 0):
+        hint = "keep all layers on the device, or leave experts alone to the host with cpu_moe_frac"
+        raise RoofcastError(sentence("the simulator has no times of layers on the host", "gpu_layers", hint))
     if deployment.capacity_scheduler_policy is not None and request.engine.id != "trtllm":
         what = f"{request.engine.name} has no such policy"
         hint = 'take engine = "trtllm", or leave the key out'
@@ -126,11 +143,12 @@ def _with(traffic: Traffic, seed: int | None, replications: int | None) -> Traff
 
 
 def drawn(scenario: Scenario, traffic: Traffic, folder: Path) -> dict[float, list[Requests]]:
-    """The requests of each level of the traffic, and of each replication."""
+    """The requests of each level of the traffic, and of each replication; of one, where nothing is random."""
     workload = scenario.workload
     fixed = {"prompt_tokens": workload.prompt_tokens, "output_tokens": workload.output_tokens}
+    n = traffic.replications if traffic.random else 1
     return {
-        level: [draw(traffic, level, i, **fixed, folder=folder) for i in range(traffic.replications)]
+        level: [draw(traffic, level, i, **fixed, folder=folder) for i in range(n)]
         for level in traffic.levels
     }
 
