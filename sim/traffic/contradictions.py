@@ -16,7 +16,7 @@ OWN: dict[str, tuple[str, ...]] = {
     "deterministic": ("requests_per_s",),
     "bursts": ("requests_per_s", "burst_size", "on_s", "off_s", "off_frac"),
     "daily": ("requests_per_s", "hourly", "start_hour"),
-    "closed": ("users", "think_s"),
+    "closed": ("users", "think_s", "think_cv", "ramp_up_s"),
     "trace": ("path", "format", "skip", "first", "sort", "time_scale"),
 }
 NEEDED = {"gamma": ("requests_per_s", "cv"), "closed": ("users",), "trace": ("path",)}

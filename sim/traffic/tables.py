@@ -71,11 +71,12 @@ class Traffic(Table):
     | "bursts" | and `burst_size` | so many at once, every burst_size / requests_per_s seconds |
     | "bursts" | and `on_s`, `off_s`, `off_frac` | Poisson for on_s; for off_s at that part of the rate, by default none |
     | "daily" | and `hourly`, `start_hour` | Poisson, at a rate that follows the hour: 24 multipliers, by default a cosine that is highest at 15 h and a third as high at 3 h |
-    | "closed" (default with `users`) | `users`, `think_s` | `think_s` after one of the users has an answer |
+    | "closed" (default with `users`) | `users`, `think_s`, `think_cv`, `ramp_up_s` | `think_s` after one of the users has an answer, or a gamma variate of that mean (`think_cv` 1: exponential); users begin evenly over `ramp_up_s`, by default one `think_s` |
     | "trace" (default with `path`) | `path`, `format`, `skip`, `first`, `sort`, `time_scale` | as recorded, on a clock `time_scale` times as fast |
 
     `requests_per_s` is always the mean rate; it, `users` and `time_scale` may be lists of levels, to draw a curve of
-    latency against load. A run ends after `n_requests` or `duration_s` of arrivals, whichever is first. Prompts and
+    latency against load. The first `warmup_requests` are served and left out of the figures; in a closed loop these are
+    by default twice the users, elsewhere none. A run ends after `n_requests` or `duration_s` of arrivals, whichever is first. Prompts and
     outputs beyond `max_prompt_tokens` and `max_output_tokens` are cut. `system_prompt_tokens` are the first of every
     prompt and the same in all; a shorter prompt is lengthened to one token more. Lengths that are not given are those of the workload.
     """  # noqa: E501
@@ -91,6 +92,8 @@ class Traffic(Table):
     start_hour: Annotated[float, Field(ge=0, lt=HOURS_PER_DAY)] | None = None
     users: Levels | None = None
     think_s: Pause | None = None
+    think_cv: Annotated[float, Field(gt=0, le=100)] | None = None
+    ramp_up_s: Pause | None = None
     path: Text | None = None
     format: FormatName | None = None
     skip: Annotated[int, Field(ge=0)] | None = None
@@ -137,7 +140,7 @@ class Traffic(Table):
         """Whether anything is drawn at random; without, all replications would be the same."""
         even = self.arrivals in ("deterministic", "closed", "trace") or self.burst_size is not None
         fixed = all(side is None or side.tokens is not None for side in (self.prompt, self.output))
-        return not (even and fixed)
+        return not (even and fixed) or self.think_cv is not None
 
     @property
     def most_requests(self) -> int | None:
