@@ -154,8 +154,8 @@ def test_closed_loops_find_users(tmp_path: Path) -> None:
     found = sim.capacity(path)
     (row,) = found.summary.rows()
     assert row["max_load"] == int(row["max_load"]) and found.summary.units["max_load"] == "users"
-    n = 10 * row["max_load"]
-    assert (found.results["full"]["n_requests"] == np.maximum(60, 10 * found.results["full"]["load"])).all() and n > 60
+    n = 20 * row["max_load"]
+    assert (found.results["full"]["n_requests"] == np.maximum(60, 20 * found.results["full"]["load"])).all() and n > 60
     same = at(path, int(row["max_load"]), "users", n_requests=int(n))["full"]
     assert same["keeps"] and same["tpot_p95_s"] == row["tpot_p95_s"]
 

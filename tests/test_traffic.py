@@ -178,7 +178,7 @@ def test_what_is_left_out_has_a_default():
     assert len(drawn(requests_per_s=1)) == 1000
     assert Traffic(users=4).arrivals == "closed" and Traffic(path="a.csv").arrivals == "trace"
     closed = drawn(users=[4, 200])
-    assert len(closed) == 2000 and (closed.users, closed.think_s) == (4, 0.0) and not closed.arrival_s.any()
+    assert len(closed) == 4000 and (closed.users, closed.think_s) == (4, 0.0) and not closed.arrival_s.any()
     assert drawn(200, users=[4, 200], think_s="2s", n_requests=300).users == 200
 
 
@@ -235,6 +235,9 @@ def test_whatever_is_accepted_can_be_drawn(cv, rate, n, seed, keys, mean):
 
 
 REFUSED = {
+    "users = 8\nthink_cv = 1.0": ["traffic.think_cv: spreads think_s, which is 0"],
+    "users = 8\nn_requests = 50\nwarmup_requests = 50": ["traffic.warmup_requests: 50 leaves nothing of n_requests = 50"],
+    "requests_per_s = 8\nramp_up_s = 5": ['traffic.ramp_up_s: belongs to arrivals = "closed"'],
     "": ["traffic.requests_per_s: required key is missing"],
     "requests_per_s = 0": ["traffic.requests_per_s[1]: expected more than 0, got 0"],
     "requests_per_s = [4, 2]": ["traffic.requests_per_s: levels must increase"],

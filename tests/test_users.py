@@ -49,7 +49,7 @@ def test_each_asks_when_it_is_ready_and_the_rest_is_an_open_loop(scenario: Scena
 
 
 def test_what_users_do_is_drawn_of_the_seed() -> None:
-    given_ = {"users": [5, 50], "think_s": 20.0, "think_cv": 1.0, "n_requests": 5000, "replications": 2,
+    given_ = {"users": [5, 50], "think_s": 20.0, "n_requests": 5000, "replications": 2,
               "prompt": {"tokens": 10}, "output": {"tokens": 5}}  # fmt: skip
     traffic = Traffic.model_validate(given_)
     few, many, other = (draw(traffic, *at) for at in ((5.0, 0), (50.0, 0), (5.0, 1)))
@@ -60,5 +60,5 @@ def test_what_users_do_is_drawn_of_the_seed() -> None:
     assert few.thought_s.std() == pytest.approx(20, rel=0.05)
     np.testing.assert_array_equal(few.thought_s, many.thought_s)
     assert other.thought_s is not None and not np.array_equal(few.thought_s, other.thought_s)
-    at_once = Traffic.model_validate({**given_, "ramp_up_s": 0.0, "think_cv": None, "warmup_requests": 0})
+    at_once = Traffic.model_validate({**given_, "ramp_up_s": 0.0, "think_cv": 0.0, "warmup_requests": 0})
     assert draw(at_once, 5.0).ready_s is None and draw(at_once, 5.0).warmup == 0

@@ -49,7 +49,7 @@ def traffic_problems(given: Given) -> dict[str, str]:
             problems[key] = f'required key is missing beside arrivals = "{arrivals}"{instead}'
     if arrivals == "bursts":
         problems |= _bursts(given)
-    return _too_many(given) | _short(given) | _hours(given) | problems
+    return _too_many(given) | _thought(given) | _short(given) | _hours(given) | problems
 
 
 def lengths_problems(given: Given) -> dict[str, str]:
@@ -98,6 +98,17 @@ def _too_many(given: Given) -> dict[str, str]:
         return {}
     what = f"{duration_s:g} s of it are about {n:.3g} requests, and at most {MOST_REQUESTS:,} are drawn"
     return {"requests_per_s": f"{what}: give n_requests or a shorter duration_s"}
+
+
+def _thought(given: Given) -> dict[str, str]:
+    """A spread of thoughts that take no time, or a warm-up beside which nothing is left."""
+    problems = {}
+    if given["arrivals"] == "closed" and "think_cv" in given and not given.get("think_s"):
+        problems["think_cv"] = "spreads think_s, which is 0: give that as well, or remove it"
+    n, warmup = given.get("n_requests", inf), given.get("warmup_requests", 0)
+    if warmup >= n:
+        problems["warmup_requests"] = f"{warmup} leaves nothing of n_requests = {n}: take fewer"
+    return problems
 
 
 def _short(given: Given) -> dict[str, str]:

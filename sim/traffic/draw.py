@@ -94,6 +94,13 @@ def _drawn(traffic: Traffic, level: float, replication: int, fixed: dict[str, in
     return arrivals, prompt, output, None, ", ".join([_kind(traffic, level), *told])
 
 
+def _think_cv(traffic: Traffic) -> float:
+    """Exponential unless given, as TPC-C asks of its terminals (revision 5.11, clause 5.2.5.4): people who all think
+    equally long would meet again and again.
+    """
+    return 1.0 if traffic.think_cv is None else traffic.think_cv
+
+
 def _with_users(traffic: Traffic, users: int, replication: int, requests: Requests) -> Requests:
     """The requests with their warm-up, and in a closed loop with when users begin, and how long they think."""
     n = len(requests)
@@ -106,12 +113,12 @@ def _with_users(traffic: Traffic, users: int, replication: int, requests: Reques
     said = requests.provenance + (f", of which the first {warmup:,} warm up" if warmup else "")
     found = replace(requests, warmup=warmup, provenance=said)
     ramp_up_s = requests.think_s if traffic.ramp_up_s is None else traffic.ramp_up_s
-    if not traffic.users or not (ramp_up_s or (traffic.think_cv and requests.think_s)):
+    if not traffic.users or not (ramp_up_s or traffic.thinks_at_random):
         return found
     thought_s = np.full(n, requests.think_s)
-    if traffic.think_cv:
+    if traffic.thinks_at_random:
         seed = np.random.SeedSequence(traffic.seed, spawn_key=(replication, len(ROLES) + 1))
-        shape = traffic.think_cv**-2
+        shape = _think_cv(traffic) ** -2
         thought_s *= np.random.Generator(np.random.PCG64(seed)).standard_gamma(shape, n) / shape
     return replace(found, ready_s=np.arange(users) * (ramp_up_s / users), thought_s=thought_s)
 
@@ -120,7 +127,7 @@ def _kind(traffic: Traffic, level: float) -> str:
     if traffic.users:
         ramp_up_s = (traffic.think_s or 0.0) if traffic.ramp_up_s is None else traffic.ramp_up_s
         began = f", who begin within {ramp_up_s:g} s" if ramp_up_s else ""
-        varied = f" (cv {traffic.think_cv:g})" if traffic.think_cv else ""
+        varied = f" on average (cv {_think_cv(traffic):g})" if traffic.thinks_at_random else ""
         return f"{level:g} users in a closed loop{began}, thinking {traffic.think_s or 0:g} s{varied}"
     shape = f" (cv {traffic.cv:g})" if traffic.cv else f" of {traffic.burst_size:,}" if traffic.burst_size else ""
     return f"{traffic.arrivals} arrivals{shape} at {level:g} requests/s"

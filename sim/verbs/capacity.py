@@ -20,7 +20,7 @@ from sim.serving.levels import level_row, load_unit, results_of, unfit_row
 from sim.serving.misses import misses
 from sim.serving.search import Axis
 from sim.traffic import Requests
-from sim.traffic.tables import DEFAULT_REQUESTS
+from sim.traffic.tables import DEFAULT_REQUESTS, ROUNDS_OF_USERS
 from sim.verbs.deployments import SAME_NAME
 from sim.verbs.estimate import estimate
 from sim.verbs.plan import File, Plan, drawn, plan_of
@@ -29,7 +29,6 @@ from sim.verbs.stated import check_progress
 MOST_ROUNDS = 12
 MOST_USERS, MOST_REPLICAS = 100_000, 1024
 MOST_RATE = 1e6  # requests/s, or times as fast
-ROUNDS_OF_USERS = 10  # requests of each user, at least
 BATCHES = 2.0 ** np.arange(13)  # concurrency levels of the closed form
 
 
@@ -72,7 +71,7 @@ def capacity(
 ) -> Capacity:
     """The highest load at which each deployment of a scenario keeps to its objectives and its queue does not grow.
 
-    The load is requests/s, users (each asks at least ten times), or how many times as fast a trace is replayed. Grids
+    The load is requests/s, users (each asks at least twenty times), or how many times as fast a trace is replayed. Grids
     of loads are simulated at once, first around what the closed form of `sim.estimate` gives, then between the highest
     that keeps and the lowest that does not, until these are 1 % apart. All see the same random numbers.
 
