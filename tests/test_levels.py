@@ -38,6 +38,19 @@ def test_a_run_too_short_for_its_load_is_marked_and_as_many_as_it_says_are_enoug
     assert enough["doubt"] == "" and enough["verdict"] == "keeps to the objectives"
 
 
+def test_the_demo_is_long_enough_and_fewer_requests_say_that_they_are_not() -> None:
+    """FP8 seems to keep to 32 requests/s for the 47 s of 1,500 requests, and does not in the ten minutes of 20,000."""
+    demo = load_scenario(Path(__file__).parents[1] / "scenarios" / "load-on-one-h100.toml")
+    assert demo.traffic is not None
+    few = {"n_requests": 1500, "warmup_requests": None, "requests_per_s": (32.0,)}
+    short, enough = (
+        sim.simulate(demo.model_copy(update={"traffic": demo.traffic.model_copy(update=changes)})).results["FP8"].rows()
+        for changes in (few, {"replications": 1})
+    )
+    assert short[0]["keeps"] and short[0]["doubt"].startswith("too short: arrivals last 1.56 times the E2E p99")
+    assert not enough[-1]["keeps"] and not any(row["doubt"] for row in enough)
+
+
 def test_capacity_says_the_same(tmp_path: Path) -> None:
     path = scenario(tmp_path / "x.toml", {**CHAT, "n_requests": 100}, DEPLOYMENT, objectives={"tpot_p95_s": "20ms"})
     found = sim.capacity(path)

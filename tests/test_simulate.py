@@ -18,8 +18,8 @@ import sim
 from sim.config import load_scenario
 from sim.errors import RoofcastError
 from sim.objectives import Objectives
-from sim.serving.misses import misses
 from sim.serving.metrics import UNITS, histogram_percentiles
+from sim.serving.misses import misses
 from sim.serving.replications import interval_names, mean_and_interval
 from sim.serving.stability import queue_growth
 from sim.verbs.simulate import Simulation
@@ -246,7 +246,11 @@ BAD = [
     ({"deployment": {**DEPLOYMENT, "kv_blocks": 0}}, [], "kv_blocks: expected more than 0"),
     ({"deployment": {**DEPLOYMENT, "engine": "mlx"}}, [], 'deployment "llama-3.1-8b on rtx-4090": '),
     ({"traffic": {**ONE, "requests_per_s": None}}, [], "traffic.requests_per_s: required key is missing"),
-    ({"deployment": {**DEPLOYMENT, "engine": "llamacpp", "weights": "q4_k_m", "gpu_layers": 20}}, [], "gpu_layers: the simulator has no times of layers on the host; hint: keep"),
+    (
+        {"deployment": {**DEPLOYMENT, "engine": "llamacpp", "weights": "q4_k_m", "gpu_layers": 20}},
+        [],
+        "gpu_layers: the simulator has no times of layers on the host; hint: keep",
+    ),
     ({}, ["--replications", "99999"], "replications: input should be less than or equal to 10000, got 99999"),
     ({}, ["--requests", "a.txt"], "a.txt: expected a .csv or .parquet file; hint: end the name in"),
     ({}, ["--requests", "no/such/r.csv"], "there is no folder"),

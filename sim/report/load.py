@@ -68,7 +68,7 @@ def _timeline(panels: np.ndarray, run: Run, color: str) -> None:
     The KV cache is known at the steps with which requests end, and drawn as constant in between.
     """
     at = np.linspace(0.0, max(outcome.clock_s for outcome in run.outcomes), _POINTS)
-    blocks = run.served.rules.n_blocks * len(run.outcomes)
+    blocks = run.served.rules.n_blocks * run.served.replicas
     started, finished = (np.sort(times[~np.isnan(times)]) for times in (run.scheduled_s, run.finish_s))
     running = np.searchsorted(started, at, "right") - np.searchsorted(finished, at, "right")
     held = np.sum([_steps(o.timeline["clock_s"], o.timeline["blocks"], at) for o in run.outcomes], axis=0) / blocks

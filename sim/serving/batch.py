@@ -31,7 +31,7 @@ class Asked(NamedTuple):
     @property
     def routed(self) -> bool:
         """Whether the state of the replicas decides who gets what."""
-        return self.served.replicas > 1 and self.served.router != ROUND_ROBIN and not self.requests.users
+        return self.served.replicas > 1 and self.served.router != ROUND_ROBIN
 
 
 def serve_runs(asked: Sequence[Asked], tell: Tell | None = None, what: str = "requests") -> list[Run]:

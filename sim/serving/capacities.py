@@ -14,6 +14,7 @@ from sim.results import Result
 from sim.serving.deployment import Served
 from sim.serving.levels import AT_LEVEL, Row
 from sim.serving.metrics import UNITS
+from sim.serving.misses import missed
 
 _OWN_UNITS = {
     "label": "", "model": "", "hardware": "", "fits": "1", "replicas": "1", "n_devices": "1", "limited_by": "",
@@ -101,7 +102,7 @@ def _verdict(one: Found, scenario: Scenario, unit: str, fewest: bool) -> str:
     if fewest and limit is not None and row["usd_per_hour"] > limit:
         told += f", but {show('usd_per_hour', row['usd_per_hour'])} is above {show('usd_per_hour', limit)}"
     if one.beyond is not None:
-        told += f"; with {_several(one.beyond, unit)}: {one.rows[one.beyond]['verdict']}"
+        told += f"; with {_several(one.beyond, unit)}: {missed(one.rows[one.beyond])}"
         name, over = _limit(one)
         told += f" ({name} by {show('frac', over)})" if np.isfinite(over) else ""
     elif not fewest:

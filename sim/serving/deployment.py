@@ -59,7 +59,9 @@ def served(
     with jax.enable_x64(True):
         table = jax.tree.map(np.asarray, step_table(request.setup.model, request.setup.device, engine, layout))
     stated = bool(np.isfinite(load.kv_pool_tokens))
-    n_blocks = _stated_blocks(request, load, int(layout.dp)) if stated else _blocks_of_memory(request, engine, layout, load)
+    n_blocks = (
+        _stated_blocks(request, load, int(layout.dp)) if stated else _blocks_of_memory(request, engine, layout, load)
+    )
     return Served(
         table=table,
         rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens, evicts),

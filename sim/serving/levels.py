@@ -11,7 +11,7 @@ from sim.config import Scenario
 from sim.objectives import Objectives
 from sim.results import Result
 from sim.serving.metrics import UNITS, metrics
-from sim.serving.misses import doubt, misses
+from sim.serving.misses import doubt, missed, misses
 from sim.serving.replications import interval_names, mean_and_interval
 from sim.serving.runs import Run
 from sim.serving.stability import in_flight_growth, queue_growth
@@ -99,7 +99,7 @@ def _verdict(levels: Sequence[Row], beyond: int, unit: str) -> str:
     else:
         best = levels[beyond - 1]
         told = f"up to {best['load']:g} {unit}" + (f" ({best['doubt']})" if best["doubt"] else "")
-        told += f"; {_at(levels[beyond])}{levels[beyond]['verdict']}"
+        told += f"; {_at(levels[beyond])}{missed(levels[beyond])}"
     again = next((row for row in levels[beyond:] if row["keeps"]), None)
     return told if again is None else f"{told}; keeps again at {again['load']:g}"
 

@@ -100,6 +100,11 @@ def doubt(row: Row, runs: Sequence[Run]) -> str:
     return ""
 
 
+def missed(row: Row) -> str:
+    """The verdict of a level without what makes it doubtful."""
+    return str(row["verdict"]).removesuffix(f"; {row['doubt']}")
+
+
 def _up(n: float) -> str:
     """Two digits, not rounded down."""
     step = 10 ** max(int(np.log10(n)) - 1, 0)

@@ -9,6 +9,8 @@ of d is above 0 by the one-sided t-test at 5 % (over all windows of all replicat
 were called unstable up to 0.95 of capacity, and 3 % at capacity itself; 28 and 48 % were at 1.1, 68 and 90 % at 1.2
 times it, and of three runs together 60 to 90 % and all. A run with fewer than
 LEAST_ARRIVALS in its second half is not judged, nor is a closed loop, whose queue is bounded by its users.
+
+The same test of all requests in flight tells a batch that still fills, with which steps still slow down.
 """
 
 from __future__ import annotations

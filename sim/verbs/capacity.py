@@ -71,8 +71,8 @@ def capacity(
 ) -> Capacity:
     """The highest load at which each deployment of a scenario keeps to its objectives and its queue does not grow.
 
-    The load is requests/s, users (each asks at least twenty times), or how many times as fast a trace is replayed. Grids
-    of loads are simulated at once, first around what the closed form of `sim.estimate` gives, then between the highest
+    The load is requests/s, users (each asks at least 20 times), or how many times as fast a trace is replayed. Grids of
+    loads are simulated at once, first around what the closed form of `sim.estimate` gives, then between the highest
     that keeps and the lowest that does not, until these are 1 % apart. All see the same random numbers.
 
     fewest: instead the fewest replicas at the highest load that the scenario names. The other arguments are those of

@@ -147,10 +147,7 @@ def drawn(scenario: Scenario, traffic: Traffic, folder: Path) -> dict[float, lis
     workload = scenario.workload
     fixed = {"prompt_tokens": workload.prompt_tokens, "output_tokens": workload.output_tokens}
     n = traffic.replications if traffic.random else 1
-    return {
-        level: [draw(traffic, level, i, **fixed, folder=folder) for i in range(n)]
-        for level in traffic.levels
-    }
+    return {level: [draw(traffic, level, i, **fixed, folder=folder) for i in range(n)] for level in traffic.levels}
 
 
 def _asked(
