@@ -51,7 +51,7 @@ def plainly_dispatched(
         request = Request(i, at_s, prompt, output)
         asked.append(request)
         chosen.append(to)
-        if policy.blocks(prompt + output) <= policy.n_blocks:
+        if policy.holds(prompt, output):
             if not engines[to].waiting and not engines[to].running:
                 engines[to].clock_s = max(engines[to].clock_s, at_s)
             engines[to].waiting.append(request)

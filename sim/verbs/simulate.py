@@ -26,7 +26,8 @@ class Simulation:
     results: by label, one row per level: means over the replications, and where there are several the ends of their
     95 % confidence intervals (`ttft_p99_low_s`, `ttft_p99_high_s`). summary: one row per deployment, its figures those
     of `max_load`, the highest level that keeps to the objectives, as do all below it; where the lowest does not, that
-    is 0 and they are those of the lowest. runs: by label, level and replication, every request; none where the deployment does not fit.
+    is 0 and they are those of the lowest. runs: by label, level and replication, every request; none where the
+    deployment does not fit.
     """
 
     scenario: Scenario

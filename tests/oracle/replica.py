@@ -55,6 +55,10 @@ class Policy:
         """Blocks that hold so many tokens."""
         return -(-tokens // self.block_tokens)
 
+    def holds(self, prompt: int, output: int) -> bool:
+        """Whether an empty cache is enough. The last token is sampled, and written only where its place is reserved."""
+        return self.blocks(prompt + output - (not self.reserves)) <= self.n_blocks
+
 
 @dataclass(frozen=True)
 class Step:

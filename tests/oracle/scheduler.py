@@ -227,8 +227,7 @@ def simulate(requests: Requests, policy: Policy, step_seconds: StepSeconds) -> R
     """
     lengths = zip(requests.arrival_s, requests.prompt_tokens, requests.output_tokens, strict=True)
     asked = [Request(i, float(a), int(p), int(o)) for i, (a, p, o) in enumerate(lengths)]
-    written = 0 if policy.reserves else -1  # the last token is sampled, and never written to the cache
-    served = [r for r in asked if policy.blocks(r.prompt + r.output + written) <= policy.n_blocks]
+    served = [request for request in asked if policy.holds(request.prompt, request.output)]
     replica = Replica(policy, step_seconds)
     n_first = requests.users or len(served)
     coming, later = deque(served[:n_first]), deque(served[n_first:])
