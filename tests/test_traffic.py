@@ -236,7 +236,10 @@ def test_whatever_is_accepted_can_be_drawn(cv, rate, n, seed, keys, mean):
 
 REFUSED = {
     "": ["traffic.requests_per_s: required key is missing"],
-    "requests_per_s = 0": ["traffic.requests_per_s[1]: expected more than 0, got 0"],
+    "requests_per_s = 0": ["traffic.requests_per_s: expected more than 0, got 0"],
+    "requests_per_s = [0]": ["traffic.requests_per_s[1]: expected more than 0, got 0"],
+    "users = 0": ["traffic.users: expected more than 0, got 0"],
+    'requests_per_s = 1\nduration_s = "soon"': ['traffic.duration_s: expected seconds, such as 2, "200ms"'],
     "requests_per_s = [4, 2]": ["traffic.requests_per_s: levels must increase"],
     "request_per_s = 4": ["traffic.request_per_s: unknown key (line 2); hint: did you mean requests_per_s"],
     "requests_per_s = 4\ncv = 2": ['traffic.cv: belongs to arrivals = "gamma", and these are "poisson"'],

@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.config import Scenario
 from sim.objectives import Objectives
-from sim.report.number import show, significant
+from sim.report.number import RECORDED, show, show_load, significant
 from sim.results import Result
 from sim.serving.metrics import UNITS, metrics
 from sim.serving.replications import interval_names, mean_and_interval
@@ -22,12 +22,13 @@ AT_LEVEL = (
     "usd_per_hour", "usd_per_mtok", "joules_per_token",
 )  # fmt: skip
 NO_INTERVAL = ("n_requests",)  # known beforehand
+MAXIMA = ("queue_max", "running_max", "kv_max_frac")  # over all replications, without an interval
 Row = dict[str, Any]
 
 
 def load_unit(traffic: Traffic) -> str:
     """What the levels of the traffic count."""
-    return "requests/s" if traffic.requests_per_s else "users" if traffic.users else "times as fast"
+    return "requests/s" if traffic.requests_per_s else "users" if traffic.users else RECORDED
 
 
 def level_row(level: float, runs: Sequence[Run], objectives: Objectives) -> Row:
@@ -36,8 +37,11 @@ def level_row(level: float, runs: Sequence[Run], objectives: Objectives) -> Row:
     found = [metrics(run, limits) for run in runs]
     row: Row = {"load": float(level), "fits": True}
     for name in UNITS:
-        row[name], *ends = mean_and_interval(np.array([one[name] for one in found], float))
-        if len(runs) > 1 and name not in NO_INTERVAL:
+        values = np.array([one[name] for one in found], float)
+        row[name], *ends = mean_and_interval(values)
+        if name in MAXIMA:
+            row[name] = float(values.max())
+        elif len(runs) > 1 and name not in NO_INTERVAL:
             row |= dict(zip(interval_names(name), ends, strict=True))
     row["queue_growth_requests_per_s"] = queue_growth(runs)
     row["complete"] = all(run.complete for run in runs)
@@ -137,7 +141,8 @@ def summary_of(scenario: Scenario, traffic: Traffic, results: Mapping[str, Resul
 def _verdict(levels: Sequence[Row], best: int | None, unit: str) -> str:
     """One sentence: up to which level the objectives hold, and what the next one misses."""
     if best is None:
-        return f"no, at {levels[0]['load']:g} {unit}: {levels[0]['verdict']}"
+        return f"no, at {show_load(levels[0]['load'], unit)}: {levels[0]['verdict']}"
     if best + 1 == len(levels):
-        return f"yes, at every level up to {levels[-1]['load']:g} {unit}"
-    return f"up to {levels[best]['load']:g} {unit}; at {levels[best + 1]['load']:g}: {levels[best + 1]['verdict']}"
+        return f"yes, at every level up to {show_load(levels[-1]['load'], unit)}"
+    beyond = levels[best + 1]
+    return f"up to {show_load(levels[best]['load'], unit)}; at {show_load(beyond['load'], unit)}: {beyond['verdict']}"

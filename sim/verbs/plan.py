@@ -15,6 +15,7 @@ from sim.errors import RoofcastError, sentence, shown
 from sim.profiles import Source, named
 from sim.request import Request, build
 from sim.serving.deployment import Served, served
+from sim.serving.levels import load_unit
 from sim.traffic import Requests, Traffic, draw
 from sim.verbs.deployments import SAME_NAME, placed, profile_of
 from sim.verbs.estimate import provenance
@@ -44,23 +45,49 @@ class Plan:
         """Tokens of the longest sequence that a deployment takes."""
         return min(self.scenario.workload.context_tokens or one.context_tokens, one.context_tokens)
 
-    def provenance(self, label: str) -> tuple[str, ...]:
-        """As for an estimate; then the traffic, the KV cache, and over what the figures were taken."""
+    def provenance(self, label: str, searched: bool = False) -> tuple[str, ...]:
+        """As for an estimate; then the traffic, the KV cache, what is approximate, and over what the figures are taken.
+
+        searched: loads of a search were simulated, and not (all) those of the file.
+        """
         first = self.requests[self.traffic.levels[0]][0]
-        notes = [*provenance(self.asked[label]), f"traffic: {first.provenance}"]
+        notes = [*provenance(self.asked[label]), self._traffic(searched), self._context(label)]
         if label in self.served:
             one = self.served[label]
+            blocks = "1 token" if one.rules.block_tokens == 1 else f"{one.rules.block_tokens} tokens"
             told = "as stated" if one.blocks_from == "stated" else "from memory"
             copies = f" in each of {one.replicas} replicas, which get {_ROUTED[one.router]}" if one.replicas > 1 else ""
-            notes.append(
-                f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {one.rules.block_tokens} tokens, {told}{copies}"
-            )
+            notes.append(f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {blocks}, {told}{copies}")
+            notes += one.notes
         if first.hashes is not None:
             notes.append("hash_ids of the trace are not used: no prompt shares blocks with another")
         n = self.traffic.replications
-        several = f"means and 95 % confidence intervals (Student's t) over {n} replications with different seeds"
+        several = (
+            f"means, maxima, and 95 % confidence intervals (Student's t) over {n} replications with different seeds"
+        )
         notes.append(several if n > 1 else "confidence interval: n/a with one replication")
         return tuple(notes)
+
+    def _traffic(self, searched: bool) -> str:
+        """How many requests each level has, and in words those of the first run."""
+        first = self.requests[self.traffic.levels[0]][0].provenance
+        if searched:
+            return f"traffic of the file's first level, and alike at the loads that were tried: {first}"
+        if len(self.traffic.levels) == 1:
+            return f"traffic: {first}"
+        counts = sorted({len(one) for runs in self.requests.values() for one in runs})
+        each = " to ".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1])))
+        levels = ", ".join(f"{level:g}" for level in self.traffic.levels)
+        return f"traffic: {each} requests a run, at {levels} {load_unit(self.traffic)}; of the first: {first}"
+
+    def _context(self, label: str) -> str:
+        """The longest sequence that the engine is set up for, and why it is that."""
+        request, stated = self.asked[label], self.scenario.workload.context_tokens
+        taken = int(request.numbers["context"][0])
+        longest = "all that the model takes" if taken == request.model.max_context_tokens else "the longest drawn"
+        if stated is not None:
+            return f"context: {stated:,} tokens, as stated"
+        return f"context of {label}: {taken:,} tokens, {longest}"
 
 
 def plan_of(given: Scenario | File, seed: int | None, replications: int | None, profile: Source) -> Plan:
