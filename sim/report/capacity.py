@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -76,7 +75,7 @@ def capacity_plot(
         against_load(panels, fitting, colors, scenario.objectives, summary.details["tried"])
         panels[0].set_title("Against replicas" if fewest else "Against load")
         if any(np.ptp(np.log(result["load"])) > np.log(30) for result in fitting.values()):
-            log_axis(panels[3], "x", FuncFormatter(lambda value, _: f"{value:g}"))
+            log_axis(panels[3], "x", lambda value, _: f"{value:g}")
         for label, at in found.items():
             for axes in panels if at else ():
                 axes.axvline(at, color=colors[label][0], linewidth=1.4, alpha=0.6)

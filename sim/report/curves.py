@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def against_load(
     panels[3].set_ylim(bottom=0)
 
 
-def log_axis(axes: Axes, which: str, told: FuncFormatter) -> None:
+def log_axis(axes: Axes, which: str, told: Callable[[float, int], str]) -> None:
     """A logarithmic axis that has several numbers on it, however few decades it spans."""
     getattr(axes, f"set_{which}scale")("log")
     low, high = getattr(axes, f"get_{which}lim")()
@@ -58,7 +58,7 @@ def log_axis(axes: Axes, which: str, told: FuncFormatter) -> None:
     subs = (1.0,) if high > 300 * low else (1.0, 2.0, 5.0) if high > 4 * low else tuple(np.arange(1.0, 10.0))
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(LogLocator(subs=tuple(np.arange(1.0, 10.0)), numticks=100))
-    axis.set_major_formatter(told)
+    axis.set_major_formatter(FuncFormatter(told))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -110,5 +110,10 @@ def _limits(axes: Axes, metric: str, tail: int, objectives: Objectives) -> list[
 
 def _legend(axes: Axes, lines: list[Line2D]) -> None:
     """Above the panel, where it covers nothing."""
-    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1.0, 1.0), "borderaxespad": 0.0, "ncols": len(lines)}
+    place: dict[str, Any] = {
+        "loc": "lower right",
+        "bbox_to_anchor": (1.0, 1.0),
+        "borderaxespad": 0.0,
+        "ncols": len(lines),
+    }
     axes.legend(handles=lines, frameon=False, fontsize=8, **place).set_in_layout(False)

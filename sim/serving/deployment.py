@@ -47,10 +47,12 @@ class Served:
 
 
 def served(
-    request: Request, index: int = 0, prefix_tokens: int = 0, router: str = ROUND_ROBIN, evicts: bool = False
-) -> Served:
+    request: Request, index: int = 0, prefix_tokens: int = 0, router: str = ROUND_ROBIN, evicts: bool = False,
+    watermark: float = 0.0,
+) -> Served:  # fmt: skip
     """The deployment of one point of a request. prefix_tokens: of a system prompt that all requests share; evicts: an
-    engine that would reserve prompt and output takes blocks as tokens come, and preempts (MAX_UTILIZATION).
+    engine that would reserve prompt and output takes blocks as tokens come, and preempts (MAX_UTILIZATION); watermark:
+    share of the blocks that admission leaves free while something runs.
 
     Attention-DP ranks and micro-batches of a pipeline are one scheduler here, with the sum of their budgets, places and
     blocks; `notes` says so. RoofcastError where it does not fit, or where layers are computed by the host.
@@ -66,7 +68,7 @@ def served(
     n_blocks = _stated_blocks(request, load) if stated else _blocks_of_memory(request, engine, layout, load)
     return Served(
         table=table,
-        rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens, evicts),
+        rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens, evicts, watermark),
         front_s=float(engine.request_s),
         replicas=int(layout.replicas),
         n_devices=int(n_devices(layout)),
@@ -88,6 +90,9 @@ def _notes(request: Request, layout: Layout, load: Workload) -> tuple[str, ...]:
     if request.engine.id == "sglang":
         what = "which requests it retracts (here the last admitted), and its new_token_ratio, are not modelled"
         notes.append(f"SGLang with a full KV cache: {what}; it may admit fewer, or retract others")
+    if request.engine.last_token_alone:
+        what = "is no step of its own here, as it is in the engine: TTFT is short by about one decode step"
+        notes.append(f"{request.engine.name}: the last token of a prompt {what}")
     if (ways := int(layout.dp)) > 1:
         off = "over 20 measured runs TTFT came out about 60 % too short"
         notes.append(f"attention-DP: {ways} ranks are one scheduler here, with the sum of their budgets: {off}")
@@ -99,8 +104,9 @@ def _notes(request: Request, layout: Layout, load: Workload) -> tuple[str, ...]:
 
 
 def _rules(
-    request: Request, engine: Engine, layout: Layout, load: Workload, n_blocks: int, prefix: int, evicts: bool
-) -> Rules:
+    request: Request, engine: Engine, layout: Layout, load: Workload, n_blocks: int, prefix: int, evicts: bool,
+    watermark: float,
+) -> Rules:  # fmt: skip
     ways = float(layout.dp)
     places = float(engine.max_sequences) * ways
     reserves = bool(engine.reserves_context) and not evicts
@@ -115,6 +121,7 @@ def _rules(
         mixes_prefill=bool(engine.mixes_prefill),
         reserves=reserves,
         whole_gate=not evicts,
+        watermark_blocks=int(watermark * (n_blocks + request.engine.null_blocks)),
         prefix_tokens=prefix,
         admission_steps=int(engine.admission_steps),
         caches_prefix=request.engine.caches_prefix,

@@ -26,6 +26,7 @@ _ROUTED = {
     "least-outstanding": "a request when they have the fewest outstanding",
     "shortest-queue": "a request when they have the fewest that were not started",
 }
+_OWN = {"capacity_scheduler_policy": "trtllm", "watermark": "vllm"}  # settings that one engine has
 
 
 @dataclass(frozen=True)
@@ -108,18 +109,18 @@ def plan_of(given: Scenario | File, seed: int | None, replications: int | None, 
     for deployment in scenario.deployments if not problems else ():
         with placed(": ".join(filter(None, [place, f'deployment "{deployment.label}"'])), problems):
             asked[deployment.label] = _asked(deployment, scenario, requests, source)
-            _check_policy(deployment, asked[deployment.label])
+            _check_own(deployment, asked[deployment.label])
     if problems:
         raise RoofcastError(*problems)
     return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), path.parent, source)
 
 
-def _check_policy(deployment: Deployment, request: Request) -> None:
-    """Raises where a policy of TensorRT-LLM is given to another engine."""
-    if deployment.capacity_scheduler_policy is not None and request.engine.id != "trtllm":
-        what = f"{request.engine.name} has no such policy"
-        hint = 'take engine = "trtllm", or leave the key out'
-        raise RoofcastError(sentence(what, "capacity_scheduler_policy", hint))
+def _check_own(deployment: Deployment, request: Request) -> None:
+    """Raises where a setting of one engine is given to another."""
+    for key, home in _OWN.items():
+        if getattr(deployment, key) is not None and request.engine.id != home:
+            hint = f'take engine = "{home}", or leave the key out'
+            raise RoofcastError(sentence(f"{request.engine.name} has no such setting", key, hint))
 
 
 def _ready(scenario: Scenario, asked: dict[str, Request], traffic: Traffic) -> tuple[dict[str, Served], dict[str, str]]:
@@ -131,7 +132,8 @@ def _ready(scenario: Scenario, asked: dict[str, Request], traffic: Traffic) -> t
         try:
             own = by_label[label]
             evicts = own.capacity_scheduler_policy == "MAX_UTILIZATION"
-            ready[label] = served(request, prefix_tokens=prefix_tokens, router=own.router, evicts=evicts)
+            given = {"router": own.router, "evicts": evicts, "watermark": own.watermark or 0.0}
+            ready[label] = served(request, prefix_tokens=prefix_tokens, **given)
         except RoofcastError as error:
             unfit[label] = "; ".join(error.problems)
     return ready, unfit
