@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sim.config import Scenario
-from sim.report.curves import against_load, log_axis
+from sim.report.curves import against_load
 from sim.report.figure import check_file, looks, save, styled
 from sim.report.number import show_found, show_load
 from sim.report.table import Column, grid
@@ -74,8 +73,6 @@ def capacity_plot(
         panels = figure.subplots(4, 1, sharex=True)
         against_load(panels, fitting, colors, scenario.objectives, summary.details["tried"])
         panels[0].set_title("Against replicas" if fewest else "Against load")
-        if any(np.ptp(np.log(result["load"])) > np.log(30) for result in fitting.values()):
-            log_axis(panels[3], "x", lambda value, _: f"{value:g}")
         for label, at in found.items():
             for axes in panels if at else ():
                 axes.axvline(at, color=colors[label][0], linewidth=1.4, alpha=0.6)

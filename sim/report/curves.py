@@ -16,6 +16,7 @@ from sim.report.number import show
 from sim.results import Result
 from sim.serving.replications import interval_names
 
+WIDE = 30  # loads that span so much are drawn on a logarithmic axis
 _METRICS = ("ttft", "tpot", "e2e")
 _HOLLOW: dict[str, Any] = {"color": INK, "linestyle": "", "marker": "o", "markerfacecolor": "white", "markersize": 5.5}
 
@@ -37,7 +38,7 @@ def against_load(
         lines = [Line2D([], [], color=INK, label=f"p{tail}"), Line2D([], [], color=INK, linestyle="--", label="p50")]
         _legend(axes, lines + _limits(axes, metric, tail, objectives))
         if axes.lines:
-            log_axis(axes, "y", seconds)
+            _log_axis(axes, "y", seconds)
     for label, result in results.items():
         load_and_rate = result["load"], result["goodput_requests_per_s"]
         panels[3].plot(*load_and_rate, "-", color=colors[label][0])
@@ -48,9 +49,11 @@ def against_load(
     panels[3].set_ylabel("goodput, requests/s")
     panels[3].set_xlabel(load)
     panels[3].set_ylim(bottom=0)
+    if any(np.ptp(np.log(result["load"])) > np.log(WIDE) for result in results.values()):
+        _log_axis(panels[3], "x", lambda value, _: f"{value:g}")
 
 
-def log_axis(axes: Axes, which: str, told: Callable[[float, int], str]) -> None:
+def _log_axis(axes: Axes, which: str, told: Callable[[float, int], str]) -> None:
     """A logarithmic axis that has several numbers on it, however few decades it spans."""
     getattr(axes, f"set_{which}scale")("log")
     low, high = getattr(axes, f"get_{which}lim")()

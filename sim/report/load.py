@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from sim.config import Scenario
 from sim.report.curves import against_load, seconds
@@ -73,6 +73,8 @@ def _over_time(panels: np.ndarray, runs: Mapping[str, Run], colors: Mapping[str,
     for axes, name in zip(panels, _OVER_TIME, strict=True):
         axes.set_ylabel(name)
         axes.set_ylim(bottom=0)
+    for axes in panels[:2]:
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
     panels[2].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
     panels[3].yaxis.set_major_formatter(FuncFormatter(seconds))
     panels[0].set_title("Over time")

@@ -132,8 +132,8 @@ def _ready(scenario: Scenario, asked: dict[str, Request], traffic: Traffic) -> t
         try:
             own = by_label[label]
             evicts = own.capacity_scheduler_policy == "MAX_UTILIZATION"
-            given = {"router": own.router, "evicts": evicts, "watermark": own.watermark or 0.0}
-            ready[label] = served(request, prefix_tokens=prefix_tokens, **given)
+            share = own.watermark or 0.0
+            ready[label] = served(request, 0, prefix_tokens, own.router, evicts, share)
         except RoofcastError as error:
             unfit[label] = "; ".join(error.problems)
     return ready, unfit
