@@ -108,8 +108,8 @@ def test_a_verdict_looks_at_all_levels(tmp_path: Path) -> None:
         return row["max_load"], row["verdict"]
 
     assert verdict(True, True, True) == (3.0, "yes, at every level up to 3 requests/s")
-    assert verdict(True, False, True) == (1.0, "up to 1 requests/s; at 2: bad; keeps again at 3")
-    assert verdict(False, True, True) == (0.0, "no, at 1 requests/s: bad; keeps again at 2")
+    assert verdict(True, False, True) == (1.0, "up to 1 request/s; at 2 requests/s: bad; keeps again at 3 requests/s")
+    assert verdict(False, True, True) == (0.0, "no, at 1 request/s: bad; keeps again at 2 requests/s")
 
 
 def test_rates_are_those_while_requests_arrive(tmp_path: Path) -> None:

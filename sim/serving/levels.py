@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.config import Scenario
 from sim.objectives import Objectives
+from sim.report.number import RECORDED, show_load
 from sim.results import Result
 from sim.serving.metrics import UNITS, metrics
 from sim.serving.misses import doubt, missed, misses
@@ -22,13 +23,14 @@ AT_LEVEL = (
     "usd_per_hour", "usd_per_mtok", "joules_per_token",
 )  # fmt: skip
 NO_INTERVAL = ("n_requests", "n_warmup")  # known beforehand
+MAXIMA = ("queue_max", "running_max", "kv_max_frac")  # over all replications, without an interval
 GROWTH = {"queue_growth_requests_per_s": queue_growth, "in_flight_growth_requests_per_s": in_flight_growth}
 Row = dict[str, Any]
 
 
 def load_unit(traffic: Traffic) -> str:
     """What the levels of the traffic count."""
-    return "requests/s" if traffic.requests_per_s else "users" if traffic.users else "times as fast"
+    return "requests/s" if traffic.requests_per_s else "users" if traffic.users else RECORDED
 
 
 def level_row(level: float, runs: Sequence[Run], objectives: Objectives) -> Row:
@@ -37,8 +39,11 @@ def level_row(level: float, runs: Sequence[Run], objectives: Objectives) -> Row:
     found = [metrics(run, limits) for run in runs]
     row: Row = {"load": float(level), "fits": True}
     for name in UNITS:
-        row[name], *ends = mean_and_interval(np.array([one[name] for one in found], float))
-        if len(runs) > 1 and name not in NO_INTERVAL:
+        values = np.array([one[name] for one in found], float)
+        row[name], *ends = mean_and_interval(values)
+        if name in MAXIMA:
+            row[name] = float(values.max())
+        elif len(runs) > 1 and name not in NO_INTERVAL:
             row |= dict(zip(interval_names(name), ends, strict=True))
     row |= {name: found(runs) for name, found in GROWTH.items()}
     row["complete"] = all(run.complete for run in runs)
@@ -90,19 +95,15 @@ def _verdict(levels: Sequence[Row], beyond: int, unit: str) -> str:
     """One sentence: up to which level the objectives hold, what the first one misses that does not, and what makes
     that doubtful.
     """
+    at = [show_load(row["load"], unit) for row in levels]
     if beyond == len(levels):
-        doubtful = next((row for row in reversed(levels) if row["doubt"]), None)
-        told = f"yes, at every level up to {levels[-1]['load']:g} {unit}"
-        return told if doubtful is None else f"{told}; {_at(doubtful)}{doubtful['doubt']}"
+        doubtful = [f"; at {load}: {row['doubt']}" for load, row in zip(at, levels, strict=True) if row["doubt"]]
+        return f"yes, at every level up to {at[-1]}" + "".join(doubtful[-1:])
     if beyond == 0:
-        told = f"no, at {levels[0]['load']:g} {unit}: {levels[0]['verdict']}"
+        told = f"no, at {at[0]}: {levels[0]['verdict']}"
     else:
-        best = levels[beyond - 1]
-        told = f"up to {best['load']:g} {unit}" + (f" ({best['doubt']})" if best["doubt"] else "")
-        told += f"; {_at(levels[beyond])}{missed(levels[beyond])}"
-    again = next((row for row in levels[beyond:] if row["keeps"]), None)
-    return told if again is None else f"{told}; keeps again at {again['load']:g}"
-
-
-def _at(row: Row) -> str:
-    return f"at {row['load']:g}: "
+        doubt_at_best = levels[beyond - 1]["doubt"]
+        told = f"up to {at[beyond - 1]}" + (f" ({doubt_at_best})" if doubt_at_best else "")
+        told += f"; at {at[beyond]}: {missed(levels[beyond])}"
+    again = next((load for load, row in zip(at[beyond:], levels[beyond:], strict=True) if row["keeps"]), None)
+    return told if again is None else f"{told}; keeps again at {again}"

@@ -91,12 +91,12 @@ def doubt(row: Row, runs: Sequence[Run]) -> str:
     lasts, takes = float(np.mean([arrivals_s(run) for run in runs])), row["e2e_p99_s"]
     if not lasts >= SHORT * takes:
         n = row["n_requests"] - row["n_warmup"]
-        enough = f": take at least {_up(row['n_warmup'] + n * SHORT * takes / lasts)} requests" if lasts > 0 else ""
+        enough = f": it takes at least {_up(row['n_warmup'] + n * SHORT * takes / lasts)} requests" if lasts > 0 else ""
         return f"too short: arrivals last {show('n', lasts / takes)} times the E2E p99{enough}"
     growth = row["in_flight_growth_requests_per_s"]
     if growth > 0:
         enough = _up(2 * row["n_requests"])
-        return f"still filling: requests in flight grow by {growth:.2g}/s: take at least {enough} requests"
+        return f"still filling: requests in flight grow by {growth:.2g}/s: it takes at least {enough} requests"
     return ""
 
 

@@ -130,7 +130,8 @@ def _kind(traffic: Traffic, level: float) -> str:
         varied = f" on average (cv {_think_cv(traffic):g})" if traffic.thinks_at_random else ""
         return f"{level:g} users in a closed loop{began}, thinking {traffic.think_s or 0:g} s{varied}"
     shape = f" (cv {traffic.cv:g})" if traffic.cv else f" of {traffic.burst_size:,}" if traffic.burst_size else ""
-    return f"{traffic.arrivals} arrivals{shape} at {level:g} requests/s"
+    day = f" on average over a day, from hour {traffic.start_hour or 0:g}" if traffic.arrivals == "daily" else ""
+    return f"{traffic.arrivals} arrivals{shape} at {level:g} requests/s{day}"
 
 
 def _lengths_of(traffic: Traffic, side: Role, fixed: int | None) -> Lengths:

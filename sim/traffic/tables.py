@@ -75,9 +75,11 @@ class Traffic(Table):
     | "closed" (default with `users`) | `users`, `think_s`, `think_cv`, `ramp_up_s` | after one of the users has an answer and has thought: exponential of mean `think_s`, or a gamma variate of another coefficient of variation, 0 for always `think_s`; users begin evenly over `ramp_up_s`, by default one `think_s` |
     | "trace" (default with `path`) | `path`, `format`, `skip`, `first`, `sort`, `time_scale` | as recorded, on a clock `time_scale` times as fast |
 
-    `requests_per_s` is always the mean rate; it, `users` and `time_scale` may be lists of levels, to draw a curve of
-    latency against load. The first `warmup_requests` are served and left out of the figures; in a closed loop these are
-    by default twice the users, elsewhere none. A run ends after `n_requests` or `duration_s` of arrivals, whichever is first. Prompts and
+    `requests_per_s` is the mean rate, of "bursts" over whole periods and of "daily" over a whole day: a run of a few
+    hours has the rate of those hours, from `start_hour` on (default: midnight). It, `users` and `time_scale` may be
+    lists of levels, to draw a curve of latency against load. The first `warmup_requests` are served and left out of the
+    figures; in a closed loop these are by default twice the users, elsewhere none. A run ends after `n_requests` or
+    `duration_s` of arrivals, whichever is first. Prompts and
     outputs beyond `max_prompt_tokens` and `max_output_tokens` are cut. `system_prompt_tokens` are the first of every
     prompt and the same in all; a shorter prompt is lengthened to one token more. Lengths that are not given are those of the workload.
     """  # noqa: E501
