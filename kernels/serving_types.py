@@ -14,6 +14,8 @@ LAST, ENTRY, GENERATED, FREED, PREEMPTED = range(5)
 # Columns of `times` (float64): `popped` at which the first block freed by then is taken, time of the last token before
 # that, time at which it was first scheduled.
 MARK, LOST, SCHEDULED = range(3)
+# Columns of `tokens` beyond prompt and output, where prompts share: last edge of a request, blocks up to its end.
+LEAF, SHARED = 2, 3
 # Columns of `ended`: step, clock after it, requests done by then, sequences and blocks held before they left.
 END_STEP, END_CLOCK, END_DONE, END_RUNNING, END_BLOCKS = range(5)
 # Columns of the calendar: the step that the row is for (an older one's row counts for nothing), sequences that end with
@@ -27,6 +29,7 @@ TOTALS = (
     "prefill_tokens",
     "decode_tokens",
     "hit_tokens",
+    "prompt_hit_tokens",
     "n_steps",
     "bytes",
     "flops",
@@ -57,8 +60,9 @@ class Requests:
     """Requests of each lane in order of arrival; lanes shorter than N are filled up behind."""
 
     arrival_s: Array  # (B, N) float64; not read in a closed loop
-    tokens: Array  # (B, N, 2) int32, of prompt and output
+    tokens: Array  # (B, N, 2) int32, of prompt and output; with a tree (B, N, 4), see kernels.prefixes
     n_requests: Array  # (B,) int32
+    tree: Array | None = None  # (B, N, 3) int32 of what prompts share; None: nothing, and no turn looks for it
 
 
 @pytree
@@ -107,6 +111,7 @@ class Lane:
     phases: Array  # (B, P) int32 decoding sequences by (cached tokens - step) mod block
     totals: Array  # (B, len(TOTALS)) float64
     forming: Forming
+    paid: Array | None = None  # int64 blocks of `popped` that are off the queue of kernels.prefixes
 
 
 @pytree
@@ -123,6 +128,7 @@ class State:
     decoded: Array  # (B, H) int64 tokens by inter-token latency: of sequences that decode
     joined: Array  # (B, H) int64 of those that joined decode while it stood still
     resumed: Array  # (B, H) int64 of those that were preempted
+    runs: Array | None = None  # (B, 2·N + 1 + L, 4) int32, where prompts share: see kernels.prefixes
 
 
 @pytree
@@ -134,6 +140,17 @@ class Candidate:
     output: Array
     whole: Array  # (B, 5)
     times: Array  # (B, 3)
+    shared: Array  # blocks of its prompt that count with the edges of a tree
+    leaf: Array | None  # the last of these edges
+
+
+@pytree
+class Hits:
+    """Blocks of a candidate's sequence that are cached. (B,) each."""
+
+    depth: Array  # all, from its beginning on
+    held: Array  # of those, the ones that count as used because others hold them
+    free: Array  # and the ones in the queue of free blocks
 
 
 @pytree

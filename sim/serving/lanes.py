@@ -18,6 +18,8 @@ from kernels.serving_types import Policy, Requests
 from kernels.step_table import StepTable
 from kernels.stride import HORIZON
 from sim.serving.outcomes import Outcome, outcomes
+from sim.serving.sharing import prefix_tree
+from sim.traffic.requests import Hashes
 
 LANES_OF_A_CALL, FEW_LANES = 64, 16
 SMALL_ROOM = 1 << 22  # requests times steps of the calendar, of lanes of which many fit into one call
@@ -63,6 +65,12 @@ class Lane:
     output_tokens: np.ndarray
     users: int = 0
     think_s: float = 0.0
+    hashes: Hashes | None = None  # what its prompts share
+
+    @property
+    def shares(self) -> bool:
+        """Whether its prompts may find one another's blocks in the cache."""
+        return self.hashes is not None and self.rules.caches_prefix
 
 
 def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Progress | None = None) -> list[Outcome]:
@@ -72,9 +80,9 @@ def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Pro
     """
     served = [~lane.rules.refuses(lane.prompt_tokens + lane.output_tokens) for lane in lanes]
     in_step = jax.default_backend() != "cpu"
-    by_shape: dict[tuple[int, int, int], list[int]] = {}
+    by_shape: dict[tuple[tuple[int, int, int], bool], list[int]] = {}
     for i, (lane, keep) in enumerate(zip(lanes, served, strict=True)):
-        by_shape.setdefault(shape(lane, keep), []).append(i)
+        by_shape.setdefault((shape(lane, keep), lane.shares), []).append(i)
     finished: dict[int, Outcome] = {}
 
     def work(job: tuple[tuple[int, int, int], list[int]]) -> None:
@@ -83,7 +91,7 @@ def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Pro
         run = _in_turn if not in_step and len(ids) > 1 else _in_slices
         finished.update(zip(ids, run(group, room, most_turns, progress), strict=True))
 
-    jobs = [(room, ids) for room, all_ids in by_shape.items() for ids in _portions(all_ids, room, in_step)]
+    jobs = [(room, ids) for (room, _), all_ids in by_shape.items() for ids in _portions(all_ids, room, in_step)]
     with ThreadPoolExecutor(1 if in_step else n_workers()) as pool:
         list(pool.map(work, jobs))
     return [finished[i] for i in range(len(lanes))]
@@ -205,9 +213,20 @@ def _policy(lanes: list[Lane]) -> Policy:
 
 def _requests(group: Group, n: int) -> Requests:
     arrival = np.zeros((len(group), n))
-    tokens = np.ones((len(group), n, 2), np.int32)
+    shares = any(lane.shares for lane, _ in group)
+    tokens = np.ones((len(group), n, 4 if shares else 2), np.int32)
+    tree = np.zeros((len(group), n, 3), np.int32) if shares else None
     for i, (lane, keep) in enumerate(group):
         count = int(keep.sum())
         arrival[i, :count] = lane.arrival_s[keep]
-        tokens[i, :count] = np.stack([lane.prompt_tokens[keep], lane.output_tokens[keep]], axis=1)
-    return Requests(arrival, tokens, np.array([int(keep.sum()) for _, keep in group], np.int32))
+        tokens[i, :count, :2] = np.stack([lane.prompt_tokens[keep], lane.output_tokens[keep]], axis=1)
+        if tree is not None:
+            tree[i, :count], tokens[i, :count, 2:] = _shared(lane, keep)
+    return Requests(arrival, tokens, np.array([int(keep.sum()) for _, keep in group], np.int32), tree)
+
+
+def _shared(lane: Lane, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The tree of what the prompts that are served share, and the place of each in it."""
+    assert lane.hashes is not None
+    prompt = lane.prompt_tokens[keep]
+    return prefix_tree(lane.hashes.take(np.flatnonzero(keep), prompt), prompt, lane.rules.block_tokens)
