@@ -34,17 +34,30 @@ ROOT = 0
 
 
 def fresh_runs(policy: Policy, n: int, ring: int) -> Array:
-    """(B, 2·N + 1 + ring, 4) of lanes in which nothing has happened. n: room for requests."""
-    rows = jnp.arange(2 * n + 1 + ring, dtype=jnp.int32)
+    """(B, 2·N + 2 + ring, 4) of lanes in which nothing has happened. n: room for requests."""
+    rows = jnp.arange(2 * n + 2 + ring, dtype=jnp.int32)
     one = jnp.stack([rows, rows, 0 * rows, 0 * rows], axis=1)
     one = one.at[ROOT].set(jnp.array([2 * n, 2 * n, 0, 1], jnp.int32)).at[2 * n, :2].set(ROOT)
     runs = jnp.broadcast_to(one[None], (len(policy.n_blocks), *one.shape))
     return runs.at[:, 2 * n, CACHED].set(policy.n_blocks)
 
 
+def pick(runs: Array, where: Array, row: Array) -> Array:
+    """(B, 4) a row of each of those lanes, read before anything is written: XLA fuses no branch with what uses it."""
+    nothing = jnp.zeros((len(row), runs.shape[2]), jnp.int32)
+    return jax.lax.cond(jnp.any(where), lambda: take(runs, row), lambda: nothing)
+
+
 def write(runs: Array, where: Array, row: Array, column: int, value: Array) -> Array:
-    """The runs of those lanes with one number replaced."""
-    return put(runs.reshape(len(runs), -1), where, row * runs.shape[2] + column, value).reshape(runs.shape)
+    """The runs of those lanes with one number replaced. The last row takes what is not to be written: to leave a number
+    as it is would be to read it, and a read between two writes costs a copy of the table.
+    """
+    b, n_rows, n_columns = runs.shape
+    value = jnp.broadcast_to(jnp.asarray(value).astype(runs.dtype), (b,))
+    if b > 1:
+        return put(runs.reshape(b, -1), where, row * n_columns + column, value).reshape(runs.shape)
+    at = (jnp.int32(0), jnp.where(where[0], row[0], n_rows - 1), jnp.int32(column))
+    return jax.lax.dynamic_update_slice(runs, value.reshape(1, 1, 1), at)
 
 
 def unlink(runs: Array, where: Array, row: Array) -> Array:
@@ -55,7 +68,7 @@ def unlink(runs: Array, where: Array, row: Array) -> Array:
 
 def push(runs: Array, where: Array, anchor: Array, row: Array) -> Array:
     """A row at the end of the ring of an anchor."""
-    last = take(runs, anchor)[:, AHEAD]
+    last = pick(runs, where, anchor)[:, AHEAD]
     runs = write(runs, where, last, BEHIND, row)
     runs = write(runs, where, row, AHEAD, last)
     runs = write(runs, where, row, BEHIND, anchor)
@@ -73,32 +86,33 @@ def evict(runs: Array, n_blocks: Array) -> Array:
 
     def step(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         runs, left = carry
-        front = take(runs, jnp.full_like(left, ROOT))[:, BEHIND]
-        row = take(runs, front)
-        taken = jnp.minimum(row[:, CACHED], left)
+        front = pick(runs, left > 0, jnp.full_like(left, ROOT))[:, BEHIND]
         where = (left > 0) & (front != ROOT)
+        row = pick(runs, where, front)
+        taken = jnp.minimum(row[:, CACHED], left)
         runs = write(runs, where, front, CACHED, row[:, CACHED] - taken)
         return unlink(runs, where & (taken == row[:, CACHED]), row), jnp.where(where, left - taken, 0)
 
     return jax.lax.while_loop(lambda carry: jnp.any(carry[1] > 0), step, (runs, n_blocks))[0]
 
 
-def find(tree: Array, runs: Array, where: Array, leaf: Array, request: Array) -> Hits:
+def find(tree: Array, runs: Array, where: Array, leaf: Array, request: Array) -> tuple[Array, Hits]:
     """What is cached of a sequence, from its last edge back to the first that is held: all before that is, too."""
 
     def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
-        edge, looking, shared, held = carry
-        row, place = take(runs, edge), take(tree, edge)
+        runs, edge, looking, shared, held = carry
+        row, place = pick(runs, looking, edge), take(tree, edge)
         end = jnp.where(looking & (row[:, CACHED] > 0), place[:, FIRST] + row[:, CACHED], 0)
         is_held = row[:, HOLDERS] > 0
-        looking = looking & ~is_held
-        return place[:, PARENT], looking, jnp.maximum(shared, end), jnp.maximum(held, jnp.where(is_held, end, 0))
+        shared, held = jnp.maximum(shared, end), jnp.maximum(held, jnp.where(is_held, end, 0))
+        runs = write(runs, looking & (end < 0), edge, CACHED, end)  # never; a loop that only reads would cost a copy
+        return runs, place[:, PARENT], looking & ~is_held, shared, held
 
     zero = jnp.zeros_like(leaf)
-    shared, held = jax.lax.while_loop(lambda carry: jnp.any(carry[1]), step, (leaf, where, zero, zero))[2:]
-    own = take(runs, tree.shape[1] + request)[:, CACHED]
-    own = jnp.where(where, own, 0)
-    return Hits(shared + own, held, shared - held + own)
+    start = (runs, leaf, where, zero, zero)
+    runs, _, _, shared, held = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), step, start)
+    own = jnp.where(where, pick(runs, where, tree.shape[1] + request)[:, CACHED], 0)
+    return runs, Hits(shared + own, held, shared - held + own)
 
 
 def hold(tree: Array, runs: Array, where: Array, leaf: Array, request: Array) -> Array:
@@ -106,7 +120,7 @@ def hold(tree: Array, runs: Array, where: Array, leaf: Array, request: Array) ->
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         runs, edge, holding = carry
-        row, place = take(runs, edge), take(tree, edge)
+        row, place = pick(runs, holding, edge), take(tree, edge)
         first = holding & (row[:, HOLDERS] == 0)
         runs = unlink(runs, first & (row[:, CACHED] > 0), row)
         runs = write(runs, holding, edge, HOLDERS, row[:, HOLDERS] + 1)
@@ -114,7 +128,7 @@ def hold(tree: Array, runs: Array, where: Array, leaf: Array, request: Array) ->
 
     runs = jax.lax.while_loop(lambda carry: jnp.any(carry[2]), step, (runs, leaf, where))[0]
     own = tree.shape[1] + request
-    row = take(runs, own)
+    row = pick(runs, where, own)
     there = where & (row[:, CACHED] > 0)
     return write(unlink(runs, there, row), there, own, CACHED, jnp.zeros_like(own))
 
@@ -129,7 +143,7 @@ def release(
 
     def step(carry: tuple[Array, ...]) -> tuple[Array, ...]:
         runs, edge, leaving, freed = carry
-        row, place = take(runs, edge), take(tree, edge)
+        row, place = pick(runs, leaving, edge), take(tree, edge)
         last = leaving & (row[:, HOLDERS] == 1)
         runs = write(runs, leaving, edge, HOLDERS, row[:, HOLDERS] - 1)
         n_full, n_used = (jnp.clip(n - place[:, FIRST], 0, place[:, LENGTH]) for n in (full, used))
@@ -150,10 +164,10 @@ def let_go(policy: Policy, requests: Requests, runs: Array, where: Array, step: 
 
     def one(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         runs, freed = carry
-        own = first(runs)
+        own = pick(runs, where, anchor)[:, BEHIND]
         there = where & (own != anchor)
         tokens = take(requests.tokens, own - n)
-        runs = unlink(runs, there, take(runs, own))
+        runs = unlink(runs, there, pick(runs, there, own))
         n_full = (tokens[:, 0] + tokens[:, 1] - 1) // policy.block_tokens - tokens[:, SHARED]
         runs = free(runs, there, own, n_full)
         runs, more = release(requests.tree, runs, there, tokens[:, LEAF])
@@ -165,7 +179,7 @@ def let_go(policy: Policy, requests: Requests, runs: Array, where: Array, step: 
 
 def anchor_of(runs: Array, n: int, step: Array) -> Array:
     """(B,) row of the ring of those that end with a step."""
-    ring = runs.shape[1] - (2 * n + 1)
+    ring = runs.shape[1] - (2 * n + 2)
     return 2 * n + 1 + (step & (ring - 1))
 
 
@@ -174,7 +188,7 @@ def look(policy: Policy, requests: Requests, state: State, one: Candidate, where
     lane = state.lane
     owed = jnp.where(where, popped_by_then(policy, lane) - lane.paid, 0).astype(jnp.int32)
     runs = evict(state.runs, owed)
-    hits = find(requests.tree, runs, where, one.leaf, one.request)
+    runs, hits = find(requests.tree, runs, where, one.leaf, one.request)
     return replace(state, runs=runs, lane=replace(lane, paid=lane.paid + owed)), hits
 
 
@@ -188,7 +202,7 @@ def follow(
     n, tree, own = requests.tokens.shape[1], requests.tree, requests.tokens.shape[1] + one.request
     runs = hold(tree, state.runs, fresh, one.leaf, one.request)
     runs = push(runs, ends, anchor_of(runs, n, edit.last_step), own)
-    runs = unlink(runs, out & edit.dated, take(runs, own))
+    runs = unlink(runs, out & edit.dated, pick(runs, out, own))
     runs = free(runs, out, own, edit.whole[:, FREED])
     middle, computed = before.partial >= 0, before.partial_tokens
     full = jnp.where(middle, computed // policy.block_tokens, NEVER)

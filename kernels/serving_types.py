@@ -128,7 +128,7 @@ class State:
     decoded: Array  # (B, H) int64 tokens by inter-token latency: of sequences that decode
     joined: Array  # (B, H) int64 of those that joined decode while it stood still
     resumed: Array  # (B, H) int64 of those that were preempted
-    runs: Array | None = None  # (B, 2·N + 1 + L, 4) int32, where prompts share: see kernels.prefixes
+    runs: Array | None = None  # (B, 2·N + 2 + L, 4) int32, where prompts share: see kernels.prefixes
 
 
 @pytree

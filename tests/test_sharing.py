@@ -15,19 +15,6 @@ from tests.oracle.scheduler import simulate
 from tests.test_serving import lane_of, same, straight, tied
 
 
-def hashes_of(ids: tuple[tuple[int, ...], ...], id_tokens: int) -> Hashes:
-    """The reference's ids as the simulator has them."""
-    offsets = np.concatenate([[0], np.cumsum([len(one) for one in ids])]).astype(np.int64)
-    return Hashes(offsets, np.array(list(chain.from_iterable(ids)), np.int64), id_tokens)
-
-
-def lane_from(scenario: Scenario) -> Lane:
-    """A random scenario as a lane."""
-    requests, policy, cost = scenario
-    lane = lane_of(requests, policy, straight(cost))
-    return replace(lane, hashes=hashes_of(requests.ids, requests.id_tokens))
-
-
 @given(sharing())
 def test_simulator_is_the_reference(scenario: Scenario) -> None:
     requests, policy, cost = scenario

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -37,6 +38,7 @@ _INSIDE = (
     Column("n_preemptions", "pre-\nempted"),
     Column("busy_frac", "busy"),
 )
+_PREFIX = Column("prefix_hit_frac", "prefix\nhits")
 _RATES = (
     Column("requests_per_s", "req/s", unit_in_heading=True),
     Column("goodput_requests_per_s", "goodput\nreq/s", unit_in_heading=True),
@@ -74,7 +76,7 @@ def _levels(label: str, result: Result) -> list[RenderableType]:
     lines = [line for row in rows for line in _latencies(row)]
     parts = [
         grid([load, *latencies], lines, f"\n{label}"),
-        grid([load, *_INSIDE], rows, "\nQueue, batch and KV cache"),
+        grid([load, *_INSIDE, *([_PREFIX] if np.nansum(result["prefix_hit_frac"]) else [])], rows, "\nQueue, batch and KV cache"),
         grid([load, *_RATES], rows, "\nThroughput, goodput and cost"),
     ]
     if any(end in result for name, _ in _WITH_INTERVAL for end in interval_names(name)):

@@ -214,19 +214,25 @@ def _policy(lanes: list[Lane]) -> Policy:
 def _requests(group: Group, n: int) -> Requests:
     arrival = np.zeros((len(group), n))
     shares = any(lane.shares for lane, _ in group)
-    tokens = np.ones((len(group), n, 4 if shares else 2), np.int32)
+    tokens = np.zeros((len(group), n, 4 if shares else 2), np.int32)
+    tokens[:, :, :2] = 1
     tree = np.zeros((len(group), n, 3), np.int32) if shares else None
     for i, (lane, keep) in enumerate(group):
         count = int(keep.sum())
         arrival[i, :count] = lane.arrival_s[keep]
-        tokens[i, :count, :2] = np.stack([lane.prompt_tokens[keep], lane.output_tokens[keep]], axis=1)
-        if tree is not None:
-            tree[i, :count], tokens[i, :count, 2:] = _shared(lane, keep)
+        own, shared = rows(lane, keep)
+        tokens[i, :count, : own.shape[1]] = own
+        if tree is not None and shared is not None:
+            tree[i, :count] = shared
     return Requests(arrival, tokens, np.array([int(keep.sum()) for _, keep in group], np.int32), tree)
 
 
-def _shared(lane: Lane, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The tree of what the prompts that are served share, and the place of each in it."""
-    assert lane.hashes is not None
-    prompt = lane.prompt_tokens[keep]
-    return prefix_tree(lane.hashes.take(np.flatnonzero(keep), prompt), prompt, lane.rules.block_tokens)
+def rows(lane: Lane, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """(K, 2) prompt and output tokens of the requests that are served, and None; where prompts share, (K, 4) with the
+    place of each in the (K, 3) tree of what they share.
+    """
+    prompt, output = lane.prompt_tokens[keep], lane.output_tokens[keep]
+    if lane.hashes is None or not lane.rules.caches_prefix:
+        return np.stack([prompt, output], axis=1), None
+    tree, places = prefix_tree(lane.hashes.take(np.flatnonzero(keep), prompt), prompt, lane.rules.block_tokens)
+    return np.concatenate([np.stack([prompt, output], axis=1), places], axis=1), tree

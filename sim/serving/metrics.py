@@ -18,7 +18,7 @@ UNITS = {
     "requests_per_s": "1/s", "output_tokens_per_s": "tokens/s", "total_tokens_per_s": "tokens/s",
     "goodput_requests_per_s": "1/s", "goodput_frac": "1",
     "queue_mean": "1", "queue_max": "1", "running_mean": "1", "running_max": "1", "kv_mean_frac": "1",
-    "kv_max_frac": "1", "n_preemptions": "1", "n_steps": "1", "busy_frac": "1", "mfu_frac": "1", "mbu_frac": "1",
+    "kv_max_frac": "1", "prefix_hit_frac": "1", "n_preemptions": "1", "n_steps": "1", "busy_frac": "1", "mfu_frac": "1", "mbu_frac": "1",
     "power_w": "W", "joules_per_token": "J/token", "usd_per_hour": "USD/h", "usd_per_mtok": "USD/Mtok",
     "usd_per_mtok_total": "USD/Mtok", "n_requests": "1", "n_finished": "1", "n_refused_context": "1",
     "n_refused_kv": "1", "duration_s": "s",
@@ -133,10 +133,19 @@ def _batch(run: Run, duration: float) -> dict[str, float]:
         "running_max": most["running"],
         "kv_mean_frac": _total(outcomes, "blocks_s") / (blocks * duration),
         "kv_max_frac": most["blocks"] / blocks,
+        "prefix_hit_frac": _prefix_hits(run),
         "n_preemptions": float(run.n_preemptions.sum()),
         "n_steps": float(sum(outcome.n_steps for outcome in outcomes)),
         "busy_frac": _total(outcomes, "busy_s") / (len(outcomes) * duration),
     }
+
+
+def _prefix_hits(run: Run) -> float:
+    """Tokens of prompts that were cached when they were first started, over all of these prompts' tokens; NaN of an
+    engine without a prefix cache.
+    """
+    started = run.requests.prompt_tokens[~np.isnan(run.scheduled_s)].sum()
+    return _total(run.outcomes, "prompt_hit_tokens") / started if run.served.rules.caches_prefix and started else np.nan
 
 
 def utilization(run: Run, duration: float) -> tuple[float, float]:

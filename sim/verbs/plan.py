@@ -55,8 +55,8 @@ class Plan:
             notes.append(
                 f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {one.rules.block_tokens} tokens, {told}{copies}"
             )
-        if first.hashes is not None:
-            notes.append("hash_ids of the trace are not used: no prompt shares blocks with another")
+        if first.hashes is not None and label in self.served and not self.served[label].rules.caches_prefix:
+            notes.append(f"hash_ids of the trace are not used: {self.asked[label].engine.name} caches no prefix")
         n = self.traffic.replications
         several = f"means and 95 % confidence intervals (Student's t) over {n} replications with different seeds"
         notes.append(several if n > 1 else "confidence interval: n/a with one replication")
