@@ -81,7 +81,8 @@ def plan_chunk(policy: Policy, lane: Lane, one: Candidate, middle: Array, hits: 
     n_tokens = jnp.minimum(n_all - depth, forming.left_tokens)
     upto, held = blocks_of(policy, depth + n_tokens), blocks_of(policy, depth)
     all_of_it = blocks_of(policy, one.prompt + one.output)
-    taken = jnp.where(policy.reserves, jnp.where(middle, 0, all_of_it - hits.held), upto - jnp.where(middle, held, hits.held))
+    at_once, by_now = jnp.where(middle, all_of_it, hits.held), jnp.where(middle, held, hits.held)
+    taken = jnp.where(policy.reserves, all_of_it - at_once, upto - by_now)
     running = lane.n_decode + forming.n_logits
     gate = jnp.where(policy.reserves, all_of_it, jnp.where(policy.whole_gate, blocks_of(policy, n_all), upto))
     gate = gate + jnp.where((running > 0) & policy.whole_gate & ~policy.reserves, policy.watermark_blocks, 0)
@@ -179,8 +180,8 @@ def admit(
     )
     whole = jnp.where((ends & (generated == 0))[:, None], whole.at[:, ENTRY].set(lane.n_started), whole)
     times = jnp.where(new[:, None], one.times.at[:, SCHEDULED].set(lane.clock_s), one.times)
-    found = jnp.where(fresh, plan.depth, 0)
-    hits = [jnp.where(new, found, 0) if name == "prompt_hit_tokens" else found * (name == "hit_tokens") for name in TOTALS]
+    hits = {"hit_tokens": jnp.where(fresh, plan.depth, 0), "prompt_hit_tokens": jnp.where(new, plan.depth, 0)}
+    found = jnp.stack([hits.get(name, jnp.zeros_like(plan.depth)) for name in TOTALS], axis=1)
     lane = pop(lane, jnp.where(where, plan.popped, 0))
     after = replace(
         lane,
@@ -191,7 +192,7 @@ def admit(
         used_blocks=lane.used_blocks + jnp.where(where, plan.taken, 0),
         partial=jnp.where(where, jnp.where(ends, -1, one.request), lane.partial),
         partial_tokens=jnp.where(where, plan.depth + plan.n_tokens, lane.partial_tokens),
-        totals=lane.totals + jnp.stack(hits, axis=1),
+        totals=lane.totals + found,
     )
     now = ends & (last < lane.step + policy.mixes_prefill)
     ending = after.forming.ending + jnp.where(now[:, None], entry, 0)

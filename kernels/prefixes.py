@@ -25,10 +25,9 @@ from kernels.serving_types import FREED, LEAF, NEVER, SHARED, Candidate, Edit, H
 
 # Columns of `tree`: the edge before an edge, its first block's index in a sequence, its blocks.
 PARENT, FIRST, LENGTH = range(3)
-# Columns of `runs`: neighbours in a ring, blocks cached, and edges behind and requests that hold the edge. Rows: an edge
-# each (N; the root, which is always held, is the anchor of the queue), a request each (N; what it alone has, waiting in
-# the queue of free blocks, or while it decodes in the ring of its last step), all that was never used, and an anchor for
-# each step of the calendar.
+# Columns of `runs`: neighbours in a ring, blocks cached, edges behind and requests that hold the edge. Rows: N edges,
+# of which the root is always held, and anchors the queue of free blocks; N requests, each for what it alone has: in the
+# queue, or while it decodes in the ring of its last step; what was never used; an anchor for each step; a spare row.
 AHEAD, BEHIND, CACHED, HOLDERS = range(4)
 ROOT = 0
 
@@ -154,9 +153,53 @@ def release(
     return runs, freed
 
 
-def let_go(policy: Policy, requests: Requests, runs: Array, where: Array, step: Array) -> tuple[Array, Array]:
-    """The requests whose last step that was give their blocks back, in order; and how many shared ones are free now."""
-    n = requests.tokens.shape[1]
+def anchor_of(runs: Array, n: int, step: Array) -> Array:
+    """(B,) row of the ring of those that end with a step."""
+    ring = runs.shape[1] - (2 * n + 2)
+    return 2 * n + 1 + (step & (ring - 1))
+
+
+def look(policy: Policy, requests: Requests, state: State, one: Candidate, where: Array) -> tuple[State, Hits | None]:
+    """What the cache has of the candidates of those lanes, once all blocks taken by then are off the queue; None where
+    no prompts share.
+    """
+    lane, runs = state.lane, state.runs
+    if runs is None or requests.tree is None or one.leaf is None or lane.paid is None:
+        return state, None
+    owed = jnp.where(where, popped_by_then(policy, lane) - lane.paid, 0).astype(jnp.int32)
+    runs, hits = find(requests.tree, evict(runs, owed), where, one.leaf, one.request)
+    return replace(state, runs=runs, lane=replace(lane, paid=lane.paid + owed)), hits
+
+
+def follow(
+    policy: Policy, requests: Requests, before: State, lane: Lane, one: Candidate, edit: Edit, joining: Array,
+    ends: Array, preempting: Array,
+) -> tuple[Lane, Array | None]:  # fmt: skip
+    """The candidates that are admitted hold their prefix, those whose prompt ends wait for their last step, and those
+    that are preempted give all back. before: what they were admitted to; lane: after it, but for what edges hold.
+    """
+    runs, tree, leaf = before.runs, requests.tree, one.leaf
+    if runs is None or tree is None or leaf is None:
+        return lane, runs
+    n, middle, computed = requests.tokens.shape[1], before.lane.partial >= 0, before.lane.partial_tokens
+    own, out = n + one.request, preempting & edit.where
+    runs = hold(tree, runs, joining & ~middle, leaf, one.request)
+    runs = push(runs, ends, anchor_of(runs, n, edit.last_step), own)
+    runs = unlink(runs, out & edit.dated, pick(runs, out, own))
+    runs = free(runs, out, own, edit.whole[:, FREED])
+    full = jnp.where(middle, computed // policy.block_tokens, NEVER)
+    used = jnp.where(middle, -(-computed // policy.block_tokens), NEVER)
+    runs, freed = release(tree, runs, out, leaf, full, used)
+    return replace(lane, used_blocks=lane.used_blocks - freed), runs
+
+
+def let_go(
+    policy: Policy, requests: Requests, lane: Lane, runs: Array | None, where: Array, step: Array
+) -> tuple[Lane, Array | None]:
+    """The requests whose last step that was give all back, in order. lane: after it, but for what edges hold."""
+    if runs is None or requests.tree is None:
+        return lane, runs
+    tree, n = requests.tree, requests.tokens.shape[1]
     anchor = anchor_of(runs, n, step)
 
     def first(runs: Array) -> Array:
@@ -170,42 +213,9 @@ def let_go(policy: Policy, requests: Requests, runs: Array, where: Array, step: 
         runs = unlink(runs, there, pick(runs, there, own))
         n_full = (tokens[:, 0] + tokens[:, 1] - 1) // policy.block_tokens - tokens[:, SHARED]
         runs = free(runs, there, own, n_full)
-        runs, more = release(requests.tree, runs, there, tokens[:, LEAF])
+        runs, more = release(tree, runs, there, tokens[:, LEAF])
         return runs, freed + more
 
     more = lambda carry: jnp.any(where & (first(carry[0]) != anchor))  # noqa: E731
-    return jax.lax.while_loop(more, one, (runs, jnp.zeros_like(step)))
-
-
-def anchor_of(runs: Array, n: int, step: Array) -> Array:
-    """(B,) row of the ring of those that end with a step."""
-    ring = runs.shape[1] - (2 * n + 2)
-    return 2 * n + 1 + (step & (ring - 1))
-
-
-def look(policy: Policy, requests: Requests, state: State, one: Candidate, where: Array) -> tuple[State, Hits]:
-    """What the cache has of the candidates of those lanes, once all blocks taken by then are off the queue."""
-    lane = state.lane
-    owed = jnp.where(where, popped_by_then(policy, lane) - lane.paid, 0).astype(jnp.int32)
-    runs = evict(state.runs, owed)
-    runs, hits = find(requests.tree, runs, where, one.leaf, one.request)
-    return replace(state, runs=runs, lane=replace(lane, paid=lane.paid + owed)), hits
-
-
-def follow(
-    policy: Policy, requests: Requests, state: State, before: Lane, one: Candidate, edit: Edit, fresh: Array,
-    ends: Array, out: Array,
-) -> State:  # fmt: skip
-    """The candidates that are admitted hold their prefix, those whose prompt ends wait for their last step, and those
-    that are preempted give all back. before: the lanes before that; state: after it, but for what edges hold.
-    """
-    n, tree, own = requests.tokens.shape[1], requests.tree, requests.tokens.shape[1] + one.request
-    runs = hold(tree, state.runs, fresh, one.leaf, one.request)
-    runs = push(runs, ends, anchor_of(runs, n, edit.last_step), own)
-    runs = unlink(runs, out & edit.dated, pick(runs, out, own))
-    runs = free(runs, out, own, edit.whole[:, FREED])
-    middle, computed = before.partial >= 0, before.partial_tokens
-    full = jnp.where(middle, computed // policy.block_tokens, NEVER)
-    used = jnp.where(middle, -(-computed // policy.block_tokens), NEVER)
-    runs, freed = release(tree, runs, out, one.leaf, full, used)
-    return replace(state, runs=runs, lane=replace(state.lane, used_blocks=state.lane.used_blocks - freed))
+    runs, freed = jax.lax.while_loop(more, one, (runs, jnp.zeros_like(step)))
+    return replace(lane, used_blocks=lane.used_blocks - freed), runs

@@ -140,22 +140,14 @@ def turn(
     one = rows.one
     may_admit = admits(policy, lane, rows.arrives_s)
     over = overfull(policy, lane, may_admit)
-    hits = None
-    if requests.tree is not None:
-        state, hits = prefixes.look(policy, requests, state, one, going & may_admit & ~over & ~middle)
-        lane = state.lane
-    before = lane
-    plan = plan_chunk(policy, lane, one, middle, hits)
+    before, hits = prefixes.look(policy, requests, state, one, going & may_admit & ~over & ~middle)
+    plan = plan_chunk(policy, before.lane, one, middle, hits)
     preempting = going & (over | (may_admit & middle & ~plan.fits))
     admitting = going & may_admit & ~preempting
     skipping = admitting & ~middle & (one.whole[:, LAST] < lane.step)
     joining = admitting & plan.fits & ~skipping
-    lane, edit = change(table, which, policy, lane, rows, plan, joining, preempting, over)
-    state = replace(state, lane=lane)
-    if requests.tree is not None:
-        fresh, ends, out = joining & ~middle, joining & plan.ends, preempting & edit.where
-        state = prefixes.follow(policy, requests, state, before, one, edit, fresh, ends, out)
-        lane = state.lane
+    lane, edit = change(table, which, policy, before.lane, rows, plan, joining, preempting, over)
+    lane, runs = prefixes.follow(policy, requests, before, lane, one, edit, joining, joining & plan.ends, preempting)
     forming = lane.forming
     forming = replace(forming, closed=forming.closed | (admitting & ~plan.fits & ~skipping))
     lane = replace(lane, head=lane.head + skipping, forming=forming)
@@ -167,7 +159,7 @@ def turn(
     stride = jax.lax.cond(
         jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still(lane)
     )
-    return run(policy, requests, replace(state, lane=lane), edit, stride, where, arrival, rows.soon)
+    return run(policy, requests, replace(state, lane=lane, runs=runs), edit, stride, where, arrival, rows.soon)
 
 
 def change(
@@ -223,10 +215,8 @@ def run(
     dated = edit.dated & (leaves[:, COUNT] >= 0) & (soon[:, 0] >= 0)
     noted = running & ((forming.n_first > 0) | (gone & (stride.n_steps == 0)))
     after = settle(policy, paused(lane, stride, running, clock), stride, leaves, running, where, clock)
-    after, runs = replace(after, n_started=lane.n_started + noted), None
-    if requests.tree is not None:
-        runs, freed = prefixes.let_go(policy, requests, state.runs, running, last)
-        after = replace(after, used_blocks=after.used_blocks - freed)
+    after = replace(after, n_started=lane.n_started + noted)
+    after, runs = prefixes.let_go(policy, requests, after, state.runs, running, last)
     held = [lane.n_decode + forming.n_logits, lane.used_blocks + stride.n_blocks]
     entry = jnp.stack([a.astype(float) for a in (last, clock, after.n_done, *held)], axis=1)
     bins, weights = latencies(lane, stride, running, clock)

@@ -74,9 +74,10 @@ def _levels(label: str, result: Result) -> list[RenderableType]:
     load = Column("at", _heading(result))
     latencies = [Column("what", ""), *(Column(what, what) for what in ("mean", *(f"p{q}" for q in PERCENTILES)))]
     lines = [line for row in rows for line in _latencies(row)]
+    hits = [_PREFIX] if np.nansum(result["prefix_hit_frac"]) else []
     parts = [
         grid([load, *latencies], lines, f"\n{label}"),
-        grid([load, *_INSIDE, *([_PREFIX] if np.nansum(result["prefix_hit_frac"]) else [])], rows, "\nQueue, batch and KV cache"),
+        grid([load, *_INSIDE, *hits], rows, "\nQueue, batch and KV cache"),
         grid([load, *_RATES], rows, "\nThroughput, goodput and cost"),
     ]
     if any(end in result for name, _ in _WITH_INTERVAL for end in interval_names(name)):

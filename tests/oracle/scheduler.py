@@ -22,7 +22,8 @@ class Request:
     """A request on its way through the engine; its sequence is the prompt and what has been generated so far."""
 
     __slots__ = ("arrival_s", "blocks", "finish_s", "first_token_s", "id_tokens", "ids", "n_computed", "n_full",
-                 "n_generated", "n_hit", "n_preemptions", "number", "output", "prefilling", "prompt", "scheduled_s", "token_s")  # fmt: skip
+                 "n_generated", "n_hit", "n_preemptions", "number", "output", "prefilling", "prompt", "scheduled_s",
+                 "token_s")  # fmt: skip
 
     def __init__(
         self, number: int, arrival_s: float, prompt: int, output: int, ids: tuple[int, ...] = (), id_tokens: int = 1
@@ -156,7 +157,7 @@ class Replica:
         return chain
 
     def content(self, request: Request, i: int) -> Content:
-        """What the i-th block of a sequence holds when full: the system prompt's tokens, those that ids name, or its own.
+        """What the i-th block of a sequence holds when full: tokens of the system prompt, those that ids name, its own.
 
         The block with a prompt's last token, which no other prompt of that length can hit, counts as its own.
         """
