@@ -14,6 +14,8 @@ LAST, ENTRY, GENERATED, FREED, PREEMPTED = range(5)
 # Columns of `times` (float64): `popped` at which the first block freed by then is taken, time of the last token before
 # that, time at which it was first scheduled.
 MARK, LOST, SCHEDULED = range(3)
+# Columns of `tokens` beyond prompt and output, where prompts share: last edge of a request, blocks up to its end.
+LEAF, SHARED = 2, 3
 # Columns of `ended`: step, clock after it, requests done by then, sequences and blocks held before they left; then the
 # totals by then.
 END_STEP, END_CLOCK, END_DONE, END_RUNNING, END_BLOCKS, END_TOTALS = range(6)
@@ -28,6 +30,7 @@ TOTALS = (
     "prefill_tokens",
     "decode_tokens",
     "hit_tokens",
+    "prompt_hit_tokens",
     "n_steps",
     "bytes",
     "flops",
@@ -59,8 +62,9 @@ class Requests:
     """Requests of each lane in order of arrival; lanes shorter than N are filled up behind."""
 
     arrival_s: Array  # (B, N) float64; not read in a closed loop
-    tokens: Array  # (B, N, 2) int32, of prompt and output
+    tokens: Array  # (B, N, 2) int32, of prompt and output; with a tree (B, N, 4), see kernels.prefixes
     n_requests: Array  # (B,) int32
+    tree: Array | None = None  # (B, N, 3) int32 of what prompts share; None: nothing, and no turn looks for it
 
 
 @pytree
@@ -109,6 +113,7 @@ class Lane:
     phases: Array  # (B, P) int32 decoding sequences by (cached tokens - step) mod block
     totals: Array  # (B, len(TOTALS)) float64
     forming: Forming
+    paid: Array | None = None  # int64 blocks of `popped` that are off the queue of kernels.prefixes
 
 
 @pytree
@@ -125,6 +130,7 @@ class State:
     decoded: Array  # (B, H) int64 tokens by inter-token latency: of sequences that decode
     joined: Array  # (B, H) int64 of those that joined decode while it stood still
     resumed: Array  # (B, H) int64 of those that were preempted
+    runs: Array | None = None  # (B, 2·N + 2 + L, 4) int32, where prompts share: see kernels.prefixes
 
 
 @pytree
@@ -136,6 +142,17 @@ class Candidate:
     output: Array
     whole: Array  # (B, 5)
     times: Array  # (B, 3)
+    shared: Array  # blocks of its prompt that count with the edges of a tree
+    leaf: Array | None  # the last of these edges
+
+
+@pytree
+class Hits:
+    """Blocks of a candidate's sequence that are cached. (B,) each."""
+
+    depth: Array  # all, from its beginning on
+    held: Array  # of those, the ones that count as used because others hold them
+    free: Array  # and the ones in the queue of free blocks
 
 
 @pytree

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -38,6 +39,7 @@ _INSIDE = (
     Column("n_preemptions", "pre-\nempted"),
     Column("busy_frac", "busy"),
 )
+_PREFIX = Column("prefix_hit_frac", "prefix\nhits")
 _RATES = (
     Column("requests_per_s", "req/s", unit_in_heading=True),
     Column("goodput_requests_per_s", "goodput\nreq/s", unit_in_heading=True),
@@ -75,9 +77,10 @@ def _levels(label: str, result: Result, verdict: str) -> list[RenderableType]:
     load = Column("at", _heading(result))
     latencies = [Column("what", ""), *(Column(what, what) for what in ("mean", *(f"p{q}" for q in PERCENTILES)))]
     lines = [line for row in rows for line in _latencies(row)]
+    hits = [_PREFIX] if np.nansum(result["prefix_hit_frac"]) else []
     parts = [
         grid([load, *latencies], lines, f"\n{label}"),
-        grid([load, *_INSIDE], rows, "\nQueue, batch and KV cache"),
+        grid([load, *_INSIDE, *hits], rows, "\nQueue, batch and KV cache"),
         grid([load, *_RATES], rows, "\nThroughput, goodput and cost"),
     ]
     if any(end in result for name, _ in _WITH_INTERVAL for end in interval_names(name)):

@@ -18,6 +18,8 @@ from kernels.serving_types import Policy, Requests
 from kernels.step_table import StepTable
 from kernels.stride import HORIZON
 from sim.serving.outcomes import Outcome, outcomes
+from sim.serving.sharing import prefix_tree
+from sim.traffic.requests import Hashes
 
 LANES_OF_A_CALL, FEW_LANES = 64, 16
 SMALL_ROOM = 1 << 22  # requests times steps of the calendar, of lanes of which many fit into one call
@@ -67,6 +69,12 @@ class Lane:
     users: int = 0
     think_s: float = 0.0
     warmup: int = 0  # first requests; the inter-token latencies until the next one starts are not counted
+    hashes: Hashes | None = None  # what its prompts share
+
+    @property
+    def shares(self) -> bool:
+        """Whether its prompts may find one another's blocks in the cache."""
+        return self.hashes is not None and self.rules.caches_prefix
 
 
 def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Progress | None = None) -> list[Outcome]:
@@ -76,9 +84,9 @@ def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Pro
     """
     served = [~lane.rules.refuses(lane.prompt_tokens + lane.output_tokens) for lane in lanes]
     in_step = jax.default_backend() != "cpu"
-    by_shape: dict[tuple[int, int, int], list[int]] = {}
+    by_shape: dict[tuple[tuple[int, int, int], bool], list[int]] = {}
     for i, (lane, keep) in enumerate(zip(lanes, served, strict=True)):
-        by_shape.setdefault(shape(lane, keep), []).append(i)
+        by_shape.setdefault((shape(lane, keep), lane.shares), []).append(i)
     finished: dict[int, Outcome] = {}
 
     def work(job: tuple[tuple[int, int, int], list[int]]) -> None:
@@ -87,7 +95,7 @@ def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Pro
         run = _in_turn if not in_step and len(ids) > 1 else _in_slices
         finished.update(zip(ids, run(group, room, most_turns, progress), strict=True))
 
-    jobs = [(room, ids) for room, all_ids in by_shape.items() for ids in _portions(all_ids, room, in_step)]
+    jobs = [(room, ids) for (room, _), all_ids in by_shape.items() for ids in _portions(all_ids, room, in_step)]
     with ThreadPoolExecutor(1 if in_step else n_workers()) as pool:
         list(pool.map(work, jobs))
     return [finished[i] for i in range(len(lanes))]
@@ -211,9 +219,26 @@ def _policy(group: Group) -> Policy:
 
 def _requests(group: Group, n: int) -> Requests:
     arrival = np.zeros((len(group), n))
-    tokens = np.ones((len(group), n, 2), np.int32)
+    shares = any(lane.shares for lane, _ in group)
+    tokens = np.zeros((len(group), n, 4 if shares else 2), np.int32)
+    tokens[:, :, :2] = 1
+    tree = np.zeros((len(group), n, 3), np.int32) if shares else None
     for i, (lane, keep) in enumerate(group):
         count = int(keep.sum())
         arrival[i, :count] = lane.arrival_s[keep]
-        tokens[i, :count] = np.stack([lane.prompt_tokens[keep], lane.output_tokens[keep]], axis=1)
-    return Requests(arrival, tokens, np.array([int(keep.sum()) for _, keep in group], np.int32))
+        own, shared = rows(lane, keep)
+        tokens[i, :count, : own.shape[1]] = own
+        if tree is not None and shared is not None:
+            tree[i, :count] = shared
+    return Requests(arrival, tokens, np.array([int(keep.sum()) for _, keep in group], np.int32), tree)
+
+
+def rows(lane: Lane, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """(K, 2) prompt and output tokens of the requests that are served, and None; where prompts share, (K, 4) with the
+    place of each in the (K, 3) tree of what they share.
+    """
+    prompt, output = lane.prompt_tokens[keep], lane.output_tokens[keep]
+    if lane.hashes is None or not lane.rules.caches_prefix:
+        return np.stack([prompt, output], axis=1), None
+    tree, places = prefix_tree(lane.hashes.take(np.flatnonzero(keep), prompt), prompt, lane.rules.block_tokens)
+    return np.concatenate([np.stack([prompt, output], axis=1), places], axis=1), tree

@@ -18,7 +18,8 @@ UNITS = {
     "requests_per_s": "1/s", "output_tokens_per_s": "tokens/s", "total_tokens_per_s": "tokens/s",
     "goodput_requests_per_s": "1/s", "goodput_frac": "1",
     "queue_mean": "1", "queue_max": "1", "running_mean": "1", "running_max": "1", "kv_mean_frac": "1",
-    "kv_max_frac": "1", "n_preemptions": "1", "n_steps": "1", "busy_frac": "1", "mfu_frac": "1", "mbu_frac": "1",
+    "kv_max_frac": "1", "prefix_hit_frac": "1",
+    "n_preemptions": "1", "n_steps": "1", "busy_frac": "1", "mfu_frac": "1", "mbu_frac": "1",
     "power_w": "W", "joules_per_token": "J/token", "usd_per_hour": "USD/h", "usd_per_mtok": "USD/Mtok",
     "usd_per_mtok_total": "USD/Mtok", "n_requests": "1", "n_warmup": "1", "n_finished": "1", "n_refused_context": "1",
     "n_refused_kv": "1", "refused_frac": "1", "duration_s": "s",
@@ -147,10 +148,21 @@ def _batch(run: Run, window: Window) -> dict[str, float]:
         "running_max": most["running"],
         "kv_mean_frac": _total(run, window, "blocks_s") / (blocks * window.seconds) + shared,
         "kv_max_frac": most["blocks"] / blocks,
+        "prefix_hit_frac": _prefix_hits(run, window),
         "n_preemptions": float(run.n_preemptions[window.measured].sum()),
         "n_steps": _total(run, window, "n_steps"),
         "busy_frac": _total(run, window, "busy_s") / (run.served.replicas * window.seconds),
     }
+
+
+def _prefix_hits(run: Run, window: Window) -> float:
+    """Tokens of prompts that were cached when they were first started, over all of these prompts' tokens, in the
+    window, at whose ends the former are interpolated; NaN of an engine without a prefix cache.
+    """
+    started = run.requests.prompt_tokens[window.within(run.scheduled_s)].sum()
+    if not (run.served.rules.caches_prefix and started):
+        return np.nan
+    return min(_total(run, window, "prompt_hit_tokens") / float(started), 1.0)
 
 
 def utilization(run: Run, window: Window) -> tuple[float, float]:

@@ -62,8 +62,8 @@ class Plan:
             copies = f" in each of {one.replicas} replicas, which get {_ROUTED[one.router]}" if one.replicas > 1 else ""
             notes.append(f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {blocks}, {told}{copies}")
             notes += one.notes
-        if first.hashes is not None:
-            notes.append("hash_ids of the trace are not used: no prompt shares blocks with another")
+            if first.hashes is not None and not one.rules.caches_prefix:
+                notes.append(f"hash_ids of the trace are not used: {self.asked[label].engine.name} caches no prefix")
         return (*notes, *_of_replications(self.traffic))
 
     def _traffic(self, searched: bool) -> str:
