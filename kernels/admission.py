@@ -22,6 +22,7 @@ from kernels.serving_types import (
     Candidate,
     Edit,
     Forming,
+    Hits,
     Lane,
     Policy,
 )
@@ -61,26 +62,43 @@ def blocks_of(policy: Policy, n_tokens: Array) -> Array:
     return -(-n_tokens // policy.block_tokens) - policy.prefix_blocks
 
 
-def plan_chunk(policy: Policy, lane: Lane, one: Candidate, middle: Array) -> Plan:
-    """What the candidate would compute in this step, and whether it is let in."""
+def popped_by_then(policy: Policy, lane: Lane) -> Array:
+    """(B,) blocks taken from behind the half-filled ones once decode has its own of this step, which comes first."""
+    return lane.popped + jnp.maximum(first_blocks(policy, lane) - lane.front, 0)
+
+
+def first_blocks(policy: Policy, lane: Lane) -> Array:
+    """(B,) blocks that decode takes before prompts do."""
+    return jnp.where(policy.mixes_prefill, lane.need_blocks, 0)
+
+
+def plan_chunk(policy: Policy, lane: Lane, one: Candidate, middle: Array, hits: Hits | None = None) -> Plan:
+    """What the candidate would compute in this step, and whether it is let in. hits: where prompts share, by a tree."""
     forming = lane.forming
     n_all = one.prompt + one.whole[:, GENERATED]
-    first = jnp.where(policy.mixes_prefill, lane.need_blocks, 0)  # decode has taken its blocks by then
-    popped = lane.popped + jnp.maximum(first - lane.front, 0)
-    found = jnp.clip(one.times[:, MARK] - popped, 0, one.whole[:, FREED]).astype(jnp.int32)
-    found = jnp.where(policy.caches_prefix & ~middle, found, 0)
-    shared = jnp.where((lane.seen > 0) & policy.caches_prefix, policy.prefix_blocks, 0)
-    depth = jnp.where(middle, lane.partial_tokens, (found + shared) * policy.block_tokens)
+    hits = own_hits(policy, lane, one, middle) if hits is None else hits
+    depth = jnp.where(middle, lane.partial_tokens, hits.depth * policy.block_tokens)
     n_tokens = jnp.minimum(n_all - depth, forming.left_tokens)
     upto, held = blocks_of(policy, depth + n_tokens), blocks_of(policy, depth)
     all_of_it = blocks_of(policy, one.prompt + one.output)
-    taken = jnp.where(policy.reserves, jnp.where(middle, 0, all_of_it), upto - jnp.where(middle, held, 0))
+    at_once, by_now = jnp.where(middle, all_of_it, hits.held), jnp.where(middle, held, hits.held)
+    taken = jnp.where(policy.reserves, all_of_it - at_once, upto - by_now)
     running = lane.n_decode + forming.n_logits
     gate = jnp.where(policy.reserves, all_of_it, jnp.where(policy.whole_gate, blocks_of(policy, n_all), upto))
     gate = gate + jnp.where((running > 0) & policy.whole_gate & ~policy.reserves, policy.watermark_blocks, 0)
-    free = policy.n_blocks - lane.used_blocks - first
+    gate = gate - hits.held
+    free = policy.n_blocks - lane.used_blocks - first_blocks(policy, lane)
     fits = jnp.where(middle, taken <= free, (gate <= free) & (running < policy.max_sequences))
-    return Plan(depth, n_tokens, n_all, depth + n_tokens == n_all, taken, taken - found, fits)
+    return Plan(depth, n_tokens, n_all, depth + n_tokens == n_all, taken, taken - hits.free, fits)
+
+
+def own_hits(policy: Policy, lane: Lane, one: Candidate, middle: Array) -> Hits:
+    """The system prompt, and what is left of the candidate's own blocks since it was preempted."""
+    left = one.times[:, MARK] - popped_by_then(policy, lane)
+    own = jnp.clip(left, 0, one.whole[:, FREED]).astype(jnp.int32)
+    own = jnp.where(policy.caches_prefix & ~middle, own, 0)
+    shared = jnp.where((lane.seen > 0) & policy.caches_prefix, policy.prefix_blocks, 0)
+    return Hits(own + shared, jnp.zeros_like(own), own)
 
 
 def pop(lane: Lane, n_blocks: Array) -> Lane:
@@ -92,8 +110,8 @@ def pop(lane: Lane, n_blocks: Array) -> Lane:
 def entry_of(policy: Policy, one: Candidate, phase: Array, n_phases: int) -> Array:
     """(B, PHASE + P) what leaves with a sequence. phase: its cached tokens - step, while it decodes."""
     final = one.prompt + one.output - 1
-    n_blocks = blocks_of(policy, jnp.where(policy.reserves, final + 1, final))
-    half = (final % policy.block_tokens > 0) & ~policy.reserves
+    n_blocks = blocks_of(policy, jnp.where(policy.reserves, final + 1, final)) - one.shared
+    half = (final % policy.block_tokens > 0) | policy.reserves
     one_hot = jnp.arange(n_phases)[None] == (phase % policy.block_tokens)[:, None]
     columns = jnp.stack([jnp.zeros_like(final), jnp.ones_like(final), final, n_blocks, half.astype(jnp.int32)], axis=1)
     return jnp.concatenate([columns, one_hot & ~policy.reserves[:, None]], axis=1).astype(jnp.int32)
@@ -109,7 +127,8 @@ def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Ar
     n_generated = one.output - (last - lane.step + 1)
     computed = jnp.where(middle, lane.partial_tokens, one.prompt + n_generated - 1)
     half = computed % policy.block_tokens > 0
-    full = jnp.maximum(computed // policy.block_tokens - policy.prefix_blocks, 0)
+    full = jnp.maximum(computed // policy.block_tokens - policy.prefix_blocks - one.shared, 0)
+    n_blocks = jnp.maximum(blocks_of(policy, computed) - one.shared, 0)  # those of edges are released with them
     free = policy.n_blocks - lane.used_blocks
     forming = lane.forming
     whole = one.whole.at[:, FREED].set(full).at[:, PREEMPTED].add(1)
@@ -127,7 +146,7 @@ def preempt(policy: Policy, lane: Lane, one: Candidate, where: Array, middle: Ar
         n_decode=lane.n_decode - decoding,
         context_sum=lane.context_sum - jnp.where(decoding, computed, 0),
         need_blocks=lane.need_blocks - (decoding & (computed % policy.block_tokens == 0)),
-        used_blocks=lane.used_blocks - jnp.where(out, blocks_of(policy, computed), 0),
+        used_blocks=lane.used_blocks - jnp.where(out, n_blocks, 0),
         front=lane.front + (out & half & (over | ~policy.mixes_prefill)),
         partial=jnp.where(out, -1, lane.partial),
         joined=lane.joined - joined,
@@ -161,7 +180,8 @@ def admit(
     )
     whole = jnp.where((ends & (generated == 0))[:, None], whole.at[:, ENTRY].set(lane.n_started), whole)
     times = jnp.where(new[:, None], one.times.at[:, SCHEDULED].set(lane.clock_s), one.times)
-    hit = jnp.where(fresh, plan.depth, 0)[:, None] * (jnp.arange(len(TOTALS)) == TOTALS.index("hit_tokens"))[None]
+    hits = {"hit_tokens": jnp.where(fresh, plan.depth, 0), "prompt_hit_tokens": jnp.where(new, plan.depth, 0)}
+    found = jnp.stack([hits.get(name, jnp.zeros_like(plan.depth)) for name in TOTALS], axis=1)
     lane = pop(lane, jnp.where(where, plan.popped, 0))
     after = replace(
         lane,
@@ -172,7 +192,7 @@ def admit(
         used_blocks=lane.used_blocks + jnp.where(where, plan.taken, 0),
         partial=jnp.where(where, jnp.where(ends, -1, one.request), lane.partial),
         partial_tokens=jnp.where(where, plan.depth + plan.n_tokens, lane.partial_tokens),
-        totals=lane.totals + hit,
+        totals=lane.totals + found,
     )
     now = ends & (last < lane.step + policy.mixes_prefill)
     ending = after.forming.ending + jnp.where(now[:, None], entry, 0)

@@ -28,10 +28,11 @@ def route(
 ) -> tuple[Requests, State, Array]:  # fmt: skip
     """Deals requests first to last - 1 of all; gives what is dealt by then, the replicas, and (N,) who got which.
 
-    dealt: of each replica so far, with room for all; arrival_s: (N,) in order; tokens: (N, 2) of prompt and output, 0
-    for a request that every replica refuses; it is sent, and takes no place. by_queue: to the shortest queue, where
-    it is as long to the one with the fewest outstanding; else to the fewest outstanding. Ties go to the lowest index.
-    n_replicas: lanes beyond them get nothing. most_turns: of all replicas between two arrivals.
+    dealt: of each replica so far, with room for all; arrival_s: (N,) in order; tokens: (N, 2) of prompt and output, or
+    (N, 4) with places in the tree of what prompts share; 0 for a request that every replica refuses; it is sent, and
+    takes no place. by_queue: to the shortest queue, where it is as long to the one with the fewest outstanding; else to
+    the fewest outstanding. Ties go to the lowest index. n_replicas: lanes beyond them get nothing. most_turns: of all
+    replicas between two arrivals.
     """
 
     def body(i: Array, carry: tuple[Requests, State, Array]) -> tuple[Requests, State, Array]:

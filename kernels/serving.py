@@ -20,12 +20,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from kernels import prefixes
 from kernels.admission import Plan, add_chunk, admit, admits, overfull, plan_chunk, pop, preempt
 from kernels.serving_tables import Rows, add, enter, mark, put, read, take
 from kernels.serving_types import (
     BLOCKS,
     COUNT,
     DATED,
+    END_TOTALS,
     HALF,
     LAST,
     NEVER,
@@ -52,7 +54,7 @@ def start(policy: Policy, requests: Requests, ring: int, n_phases: int, entries:
 
     entries: room for steps with first tokens: N, or 2·N where prefill pauses decode.
     """
-    b, n, _ = requests.tokens.shape
+    b, n = requests.tokens.shape[:2]
     zero = jnp.zeros(b, jnp.int32)
     wide, real = zero.astype(jnp.int64), jnp.zeros(b)
     lane = Lane(
@@ -60,7 +62,7 @@ def start(policy: Policy, requests: Requests, ring: int, n_phases: int, entries:
         n_decode=zero, context_sum=wide, need_blocks=zero, used_blocks=zero, front=zero, popped=wide, partial=zero - 1,
         partial_tokens=zero, paused_s=real, joined=zero, joined_since_s=real,
         phases=jnp.zeros((b, n_phases), jnp.int32), totals=jnp.zeros((b, len(TOTALS))),
-        forming=form(policy, zero, n_phases),
+        forming=form(policy, zero, n_phases), paid=None if requests.tree is None else wide,
     )  # fmt: skip
     return State(
         lane=lane,
@@ -69,8 +71,9 @@ def start(policy: Policy, requests: Requests, ring: int, n_phases: int, entries:
         whole=jnp.zeros((b, n, 5), jnp.int32).at[:, :, LAST].set(NEVER),
         times=jnp.zeros((b, n, 3)),
         started=jnp.zeros((b, entries)),
-        ended=jnp.zeros((b, n, 5)),
+        ended=jnp.zeros((b, n, END_TOTALS + len(TOTALS))),
         **{name: jnp.zeros((b, BINS), jnp.int64) for name in HISTOGRAMS},
+        runs=None if requests.tree is None else prefixes.fresh_runs(policy, n, ring),
     )
 
 
@@ -138,12 +141,14 @@ def turn(
     one = rows.one
     may_admit = admits(policy, lane, rows.arrives_s)
     over = overfull(policy, lane, may_admit)
-    plan = plan_chunk(policy, lane, one, middle)
+    before, hits = prefixes.look(policy, requests, state, one, going & may_admit & ~over & ~middle)
+    plan = plan_chunk(policy, before.lane, one, middle, hits)
     preempting = going & (over | (may_admit & middle & ~plan.fits))
     admitting = going & may_admit & ~preempting
     skipping = admitting & ~middle & (one.whole[:, LAST] < lane.step)
     joining = admitting & plan.fits & ~skipping
-    lane, edit = change(table, which, policy, lane, rows, plan, joining, preempting, over)
+    lane, edit = change(table, which, policy, before.lane, rows, plan, joining, preempting, over)
+    lane, runs = prefixes.follow(policy, requests, before, lane, one, edit, joining, joining & plan.ends, preempting)
     forming = lane.forming
     forming = replace(forming, closed=forming.closed | (admitting & ~plan.fits & ~skipping))
     lane = replace(lane, head=lane.head + skipping, forming=forming)
@@ -155,7 +160,7 @@ def turn(
     stride = jax.lax.cond(
         jnp.any(where), lambda: measure(table, which, policy, lane, rows.soon, arrival), lambda: still(lane)
     )
-    return run(policy, replace(state, lane=lane), edit, stride, where, arrival, rows.soon)
+    return run(policy, requests, replace(state, lane=lane, runs=runs), edit, stride, where, arrival, rows.soon)
 
 
 def change(
@@ -190,7 +195,10 @@ def still(lane: Lane) -> Stride:
     return Stride(n_steps=zero, n_decode=zero, seconds=none, step_s=none, n_blocks=zero, clock_s=none, work=work)
 
 
-def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, arrival_s: Array, soon: Array) -> State:
+def run(
+    policy: Policy, requests: Requests, state: State, edit: Edit, stride: Stride, where: Array, arrival_s: Array,
+    soon: Array,
+) -> State:  # fmt: skip
     """Writes the edit, and runs the stride; where nothing runs, the clock goes to the next arrival."""
     lane, forming = state.lane, state.lane.forming
     idle = where & (lane.n_decode == 0) & (forming.n_tokens == 0)
@@ -209,9 +217,11 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
     noted = running & ((forming.n_first > 0) | (gone & (stride.n_steps == 0)))
     after = settle(policy, paused(lane, stride, running, clock), stride, leaves, running, where, clock)
     after = replace(after, n_started=lane.n_started + noted)
+    after, runs = prefixes.let_go(policy, requests, after, state.runs, running, last)
     held = [lane.n_decode + forming.n_logits, lane.used_blocks + stride.n_blocks]
     entry = jnp.stack([a.astype(float) for a in (last, clock, after.n_done, *held)], axis=1)
-    bins, weights = latencies(lane, stride, running, clock)
+    entry = jnp.concatenate([entry, after.totals], axis=1)
+    bins, weights = latencies(lane, stride, running & (lane.seen > policy.warmup), clock)
     return State(
         lane=after,
         leaving=put(state.leaving, dated, edit.last_step, edit.entry[:, COUNT], mark),
@@ -220,6 +230,7 @@ def run(policy: Policy, state: State, edit: Edit, stride: Stride, where: Array, 
         times=put(state.times, edit.where, edit.request, edit.times),
         started=put(state.started, noted, lane.n_started, clock),
         ended=put(state.ended, gone, lane.n_ended, entry),
+        runs=runs,
         **{
             name: put(getattr(state, name), weights[:, i] > 0, bins[:, i], weights[:, i], add)
             for i, name in enumerate(HISTOGRAMS)

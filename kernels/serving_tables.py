@@ -15,7 +15,9 @@ from kernels.serving_types import (
     END_CLOCK,
     END_DONE,
     LAST,
+    LEAF,
     NEVER,
+    SHARED,
     Candidate,
     Policy,
     Requests,
@@ -48,7 +50,8 @@ def read(policy: Policy, requests: Requests, state: State, going: Array) -> Rows
     unknown = jnp.zeros((b, 5), jnp.int32).at[:, LAST].set(NEVER), jnp.zeros((b, 3))
     seen = jnp.any(request < lane.seen)
     known = jax.lax.cond(seen, lambda: (take(state.whole, request), take(state.times, request)), lambda: unknown)
-    one = Candidate(request, tokens[:, 0], tokens[:, 1], *known)
+    alone = (jnp.zeros_like(request), None) if requests.tree is None else (tokens[:, SHARED], tokens[:, LEAF])
+    one = Candidate(request, tokens[:, 0], tokens[:, 1], *known, *alone)
     ring = state.leaving.shape[1]
     slots = (lane.step[:, None] + jnp.arange(HORIZON, dtype=jnp.int32)[None]) & (ring - 1)
     flat = jnp.arange(b, dtype=jnp.int32)[:, None] * ring + slots

@@ -14,8 +14,11 @@ LAST, ENTRY, GENERATED, FREED, PREEMPTED = range(5)
 # Columns of `times` (float64): `popped` at which the first block freed by then is taken, time of the last token before
 # that, time at which it was first scheduled.
 MARK, LOST, SCHEDULED = range(3)
-# Columns of `ended`: step, clock after it, requests done by then, sequences and blocks held before they left.
-END_STEP, END_CLOCK, END_DONE, END_RUNNING, END_BLOCKS = range(5)
+# Columns of `tokens` beyond prompt and output, where prompts share: last edge of a request, blocks up to its end.
+LEAF, SHARED = 2, 3
+# Columns of `ended`: step, clock after it, requests done by then, sequences and blocks held before they left; then the
+# totals by then.
+END_STEP, END_CLOCK, END_DONE, END_RUNNING, END_BLOCKS, END_TOTALS = range(6)
 # Columns of the calendar: the step that the row is for (an older one's row counts for nothing), sequences that end with
 # it, their cached tokens, blocks, half-filled blocks, phases.
 DATE, COUNT, TOKENS, BLOCKS, HALF, PHASE = range(6)
@@ -27,6 +30,7 @@ TOTALS = (
     "prefill_tokens",
     "decode_tokens",
     "hit_tokens",
+    "prompt_hit_tokens",
     "n_steps",
     "bytes",
     "flops",
@@ -50,6 +54,7 @@ class Policy:
     caches_prefix: Array  # bool: freed blocks are found again until they are used for something else
     users: Array  # int32 of a closed loop; 0: requests arrive by themselves
     think_s: Array  # float64 from an answer to the user's next request
+    warmup: Array  # int32 first requests; the histograms begin with the next one
 
 
 @pytree
@@ -57,8 +62,9 @@ class Requests:
     """Requests of each lane in order of arrival; lanes shorter than N are filled up behind."""
 
     arrival_s: Array  # (B, N) float64; not read in a closed loop
-    tokens: Array  # (B, N, 2) int32, of prompt and output
+    tokens: Array  # (B, N, 2) int32, of prompt and output; with a tree (B, N, 4), see kernels.prefixes
     n_requests: Array  # (B,) int32
+    tree: Array | None = None  # (B, N, 3) int32 of what prompts share; None: nothing, and no turn looks for it
 
 
 @pytree
@@ -107,6 +113,7 @@ class Lane:
     phases: Array  # (B, P) int32 decoding sequences by (cached tokens - step) mod block
     totals: Array  # (B, len(TOTALS)) float64
     forming: Forming
+    paid: Array | None = None  # int64 blocks of `popped` that are off the queue of kernels.prefixes
 
 
 @pytree
@@ -119,10 +126,11 @@ class State:
     whole: Array  # (B, N, 5) int32
     times: Array  # (B, N, 3) float64
     started: Array  # (B, M) float64 clock after steps with first tokens
-    ended: Array  # (B, N, 5) float64 steps with last tokens
+    ended: Array  # (B, N, END_TOTALS + len(TOTALS)) float64 steps with last tokens
     decoded: Array  # (B, H) int64 tokens by inter-token latency: of sequences that decode
     joined: Array  # (B, H) int64 of those that joined decode while it stood still
     resumed: Array  # (B, H) int64 of those that were preempted
+    runs: Array | None = None  # (B, 2·N + 2 + L, 4) int32, where prompts share: see kernels.prefixes
 
 
 @pytree
@@ -134,6 +142,17 @@ class Candidate:
     output: Array
     whole: Array  # (B, 5)
     times: Array  # (B, 3)
+    shared: Array  # blocks of its prompt that count with the edges of a tree
+    leaf: Array | None  # the last of these edges
+
+
+@pytree
+class Hits:
+    """Blocks of a candidate's sequence that are cached. (B,) each."""
+
+    depth: Array  # all, from its beginning on
+    held: Array  # of those, the ones that count as used because others hold them
+    free: Array  # and the ones in the queue of free blocks
 
 
 @pytree

@@ -136,6 +136,6 @@ def amounts(lane: Lane, stride: Stride) -> Array:
     running = lane.n_decode + forming.n_chunks
     blocks = lane.used_blocks + stride.n_blocks * 0.5
     values = [stride.seconds, running * stride.seconds, blocks * stride.seconds, forming.n_tokens,
-              stride.n_decode * stride.n_steps, jnp.zeros_like(running),
+              stride.n_decode * stride.n_steps, jnp.zeros_like(running), jnp.zeros_like(running),
               jnp.maximum(stride.n_steps, 1), stride.work[:, 0], stride.work[:, 1]]  # fmt: skip
     return jnp.stack([value.astype(float) for value in values], axis=1)

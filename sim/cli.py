@@ -10,16 +10,15 @@ from __future__ import annotations
 import importlib
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 
 from sim import __version__
 from sim.commands.parsing import Parser
 from sim.errors import RoofcastError, did_you_mean, sentence
+from sim.interrupt import INTERRUPTED, end_on_interrupt, say_interrupted
 
 BAD_INPUT = 2
-INTERRUPTED = 130
 READER_LEFT = 141
 
 # Name -> (module of sim.commands, what it does).
@@ -44,8 +43,8 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if argv is None:  # an own process ends at once: an exception would be lost, or crash a compilation under way
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if argv is None:  # in a process of its own
+        end_on_interrupt()
     if sys.stdout is None:  # the caller closed it
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -59,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"roofcast: {problem}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
+        say_interrupted()
         return INTERRUPTED
     except BrokenPipeError:
         # What is left in the buffer would fail once more when Python flushes it at exit.

@@ -69,7 +69,8 @@ class Deployment(Table):
     `usd_per_gpu_hour` replaces the catalogue's price, `kv_blocks` (what the engine's log counts) the room for the KV
     cache that follows from memory. `router` says which replica of a simulation gets a request: the next in turn, the
     one with the fewest requests outstanding, or the one with the fewest that were not started yet.
-    `capacity_scheduler_policy` is TensorRT-LLM's, in a simulation: to reserve prompt and output, or to evict.
+    `capacity_scheduler_policy` is TensorRT-LLM's, in a simulation: to reserve prompt and output, or to evict;
+    `watermark` is vLLM's: the share of the KV blocks that admission leaves free while something runs (default 0).
     """
 
     label: Label = ""
@@ -93,6 +94,7 @@ class Deployment(Table):
     kv_blocks: Count | None = None
     router: Router = ROUND_ROBIN
     capacity_scheduler_policy: Literal["GUARANTEED_NO_EVICT", "MAX_UTILIZATION"] | None = None
+    watermark: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -187,10 +189,13 @@ class Scenario(Table):
         return self
 
     def _routers(self) -> dict[str, str]:
-        """What is wrong with a router that looks at the replicas."""
+        """What is wrong with a router that looks at the replicas, and other settings that are for a simulation."""
+        for key in ("router", "capacity_scheduler_policy", "watermark") if self.traffic is None else ():
+            given = [getattr(deployment, key) for deployment in self.deployments]
+            if told := [value for value in given if value not in (None, ROUND_ROBIN)]:
+                shown = f'"{told[0]}"' if isinstance(told[0], str) else f"{told[0]:g}"
+                return {"deployment": f"{key} = {shown} is for a simulation: write [traffic], or remove it"}
         asked = [deployment.router for deployment in self.deployments if deployment.router != ROUND_ROBIN]
-        if asked and self.traffic is None:
-            return {"deployment": f'router = "{asked[0]}" is for a simulation: write [traffic], or remove it'}
         if asked and self.traffic is not None and self.traffic.users:
             what = "is for requests that arrive by themselves; users of a closed loop stay with their replica"
             return {"deployment": f'router = "{asked[0]}" {what}: remove it, or give requests_per_s'}

@@ -16,7 +16,7 @@ def _seconds(value: Any) -> Any:
         return value
     found = seconds(value)
     if found is None:
-        raise ValueError(f'expected seconds, such as 2, "2s" or "200ms", got "{clipped(value)}"')
+        raise ValueError(f'expected seconds, such as 2, "200ms", "2s" or "1h", got "{clipped(value)}"')
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sim.errors import RoofcastError, clipped, sentence, shown
 
+UNFINISHED: set[Path] = set()  # files that are being written; they are put in their place when they are whole
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -58,6 +59,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes, *, sync: boo
     data = content.encode() if isinstance(content, str) else content
     file = Path(os.path.realpath(check_writable(path)))
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
+    UNFINISHED.add(unfinished)
     try:
         if _is_replaced(file):
             with open(unfinished, "wb") as out:
@@ -69,5 +71,7 @@ def write_whole(path: str | os.PathLike[str], content: str | bytes, *, sync: boo
         else:
             file.write_bytes(data)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise RoofcastError(sentence(f"cannot be written: {error.strerror}", clipped(str(path)))) from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+        UNFINISHED.discard(unfinished)

@@ -74,6 +74,15 @@ class Objectives(Table):
         return ATTAINMENT_FRAC if single else 0.0
 
     @property
+    def most_refused_frac(self) -> float:
+        """Share of the requests that may be refused: a refused one keeps to no limit, so that those of which a
+        percentile, or goodput_frac, says nothing are the most; 1 - ATTAINMENT_FRAC where neither is given.
+        """
+        given = [int(name.split("_p")[1].removesuffix("_s")) for name, _ in self.percentiles]
+        least = max([ATTAINMENT_FRAC if self.goodput_frac is None else self.goodput_frac, *(q / 100 for q in given)])
+        return round(1 - least, 9)  # 0.1, not 0.0999...
+
+    @property
     def of_a_simulation(self) -> tuple[str, ...]:
         """Keys that only a simulation can be held to."""
         single = [name for name in ("e2e_s", "goodput_frac") if getattr(self, name) is not None]

@@ -102,7 +102,7 @@ class Problems:
 
     def add_invalid(self, error: Mapping[str, Any]) -> None:
         """Note one entry of a pydantic ValidationError."""
-        place, kind, context = error["loc"], error["type"], error.get("ctx", {})
+        place, kind, context = self._of_file(error["loc"]), error["type"], error.get("ctx", {})
         if kind == "contradiction":
             for key, what in context["problems"].items():
                 self.add((*place, key), what)
@@ -158,6 +158,18 @@ class Problems:
         entries = self._raw.get(str(place[0]))
         entry = entries[index] if isinstance(entries, list) and isinstance(index, int) else None
         return entry if isinstance(entry, dict) else {}
+
+    def _of_file(self, place: Place) -> Place:
+        """Without the index of a list that the file has as a single value: `users = 0` is no list of levels."""
+        value: Any = self._raw
+        for i, part in enumerate(place):
+            if isinstance(part, int) and not isinstance(value, list):
+                return place[:i]
+            try:
+                value = value[part]
+            except (KeyError, IndexError, TypeError):
+                return place
+        return place
 
     def _own_place(self, place: Place) -> Place:
         """Where the file itself has the key of an entry: `defaults`, if only that has it."""

@@ -14,4 +14,5 @@ HOURS_PER_DAY = 24
 HOURS_PER_YEAR = 8760.0
 J_PER_KWH = 3.6e6
 SECONDS = {"ns": NANO, "us": MICRO, "ms": MILLI, "s": 1.0}
+LONG = {"m": 60.0, "min": 60.0, "h": S_PER_HOUR, "d": HOURS_PER_DAY * S_PER_HOUR}
 TOKENS = {"": 1, "k": 2**10, "m": 2**20}  # as engines count: a context of 128k is 131,072 tokens

@@ -134,7 +134,7 @@ def test_a_bug_is_not_dressed_as_bad_input(verbs: Call) -> None:
 
 def test_interrupt(run: Run, verbs: Call) -> None:
     verbs["answers"]["estimate"] = KeyboardInterrupt()
-    assert run("estimate", "a", "b") == (130, "", "")
+    assert run("estimate", "a", "b") == (130, "", "roofcast: interrupted\n")
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -111,8 +111,10 @@ def test_users_are_evaluated_by_doubling(load, users, levels):
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("2s", 2.0), ("2 s", 2.0), ("200ms", 0.2), ("1.5ms", 0.0015), ("40us", 4e-5), (3, 3.0)]
-)
+    ("text", "seconds"),
+    [("2s", 2.0), ("2 s", 2.0), ("200ms", 0.2), ("1.5ms", 0.0015), ("40us", 4e-5), (3, 3.0), ("90s", 90.0),
+     ("30m", 1800.0), ("1.5 min", 90.0), ("1h", 3600.0), ("2d", 172_800.0)],
+)  # fmt: skip
 def test_seconds_in_words(load, text, seconds):
     assert load(changed(("objectives", "ttft_s"), text)).objectives.ttft_s == pytest.approx(seconds)
 
@@ -137,7 +139,7 @@ REFUSED = [
     (("workload",), None, "workload: required key is missing"),
     (("name",), " ", "name: expected one line of text that is not empty"),
     (("name",), None, "name: required key is missing"),
-    (("objectives", "ttft_s"), "fast", 'objectives.ttft_s: expected seconds, such as 2, "2s" or "200ms", got "fast"'),
+    (("objectives", "ttft_s"), "fast", 'objectives.ttft_s: expected seconds, such as 2, "200ms", "2s" or "1h"'),
     (("objectives", "ttft_s"), float("nan"), "objectives.ttft_s: expected a finite number, got nan"),
     (("objectives", "tpot_s"), float("inf"), "objectives.tpot_s: expected a finite number, got inf"),
     (("objectives", "tpot_s"), 0, "objectives.tpot_s: expected more than 0, got 0"),

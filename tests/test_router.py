@@ -19,10 +19,10 @@ from sim.serving.router import dispatch
 from sim.serving.runs import deal, gather
 from sim.traffic.requests import Requests
 from tests.oracle.replica import LinearCost, Policy, linear_cost
-from tests.oracle.scenarios import Scenario, scenarios
+from tests.oracle.scenarios import Scenario, scenarios, sharing
 from tests.oracle.scheduler import Replica, Request
 from tests.serving_tables import linear_table
-from tests.test_serving import straight
+from tests.test_serving import hashes_of, straight
 from tests.test_simulate import DEPLOYMENT, ONE, scenario
 
 ROUTERS = ("least-outstanding", "shortest-queue")
@@ -35,12 +35,12 @@ def fleet(rules: Rules, cost: LinearCost, replicas: int, router: str) -> Any:
 
 
 def plainly_dispatched(
-    arrival_s: np.ndarray, lengths: list[tuple[int, int]], policy: Policy, cost: LinearCost, replicas: int, router: str
+    arrival_s: np.ndarray, lengths: list[tuple], policy: Policy, cost: LinearCost, replicas: int, router: str
 ) -> tuple[list[int], list[Request]]:
     """Who gets what, and what becomes of it: each arrival is looked at on its own, and every request counted."""
     engines, mine = [Replica(policy, cost) for _ in range(replicas)], [[] for _ in range(replicas)]
     chosen, asked = [], []
-    for i, (at_s, (prompt, output)) in enumerate(zip(arrival_s.tolist(), lengths, strict=True)):
+    for i, (at_s, (prompt, output, *names)) in enumerate(zip(arrival_s.tolist(), lengths, strict=True)):
         for engine in engines:
             while (engine.waiting or engine.running) and engine.clock_s < at_s:
                 engine.step()
@@ -48,10 +48,10 @@ def plainly_dispatched(
         queue = [sum(np.isnan(one.scheduled_s) for one in its) for its in mine]
         loads = list(zip(queue, outstanding, strict=True)) if router == "shortest-queue" else outstanding
         to = loads.index(min(loads))
-        request = Request(i, at_s, prompt, output)
+        request = Request(i, at_s, prompt, output, *names)
         asked.append(request)
         chosen.append(to)
-        if policy.blocks(prompt + output) <= policy.n_blocks:
+        if policy.holds(prompt, output):
             if not engines[to].waiting and not engines[to].running:
                 engines[to].clock_s = max(engines[to].clock_s, at_s)
             engines[to].waiting.append(request)
@@ -62,15 +62,18 @@ def plainly_dispatched(
     return chosen, asked
 
 
-@given(scenarios(), st.sampled_from([2, 3, 4]), st.sampled_from(ROUTERS))
-@settings(max_examples=60)
+@given(scenarios() | sharing(), st.sampled_from([2, 3, 4]), st.sampled_from(ROUTERS))
+@settings(max_examples=100)
 def test_dispatcher_is_the_plain_one(found: Scenario, replicas: int, router: str) -> None:
     cost, asked = straight(found.cost), found.requests
-    requests = Requests(asked.arrival_s, asked.prompt_tokens, asked.output_tokens, "drawn")
+    hashes = hashes_of(asked) if asked.ids else None
+    requests = Requests(asked.arrival_s, asked.prompt_tokens, asked.output_tokens, "drawn", hashes=hashes)
     served = fleet(Rules(**asdict(found.policy)), cost, replicas, router)
     replica, outcomes = dispatch(served, requests, LONGEST)
     run = gather(served, requests, replica, outcomes)
-    lengths = list(zip(asked.prompt_tokens.tolist(), asked.output_tokens.tolist(), strict=True))
+    names = [(ids, asked.id_tokens) for ids in asked.ids] or [()] * len(requests)
+    both = zip(asked.prompt_tokens.tolist(), asked.output_tokens.tolist(), names, strict=True)
+    lengths = [(prompt, output, *named) for prompt, output, named in both]
     chosen, expected = plainly_dispatched(asked.arrival_s, lengths, found.policy, cost, replicas, router)
     assert replica.tolist() == chosen and run.complete
     for name in ("scheduled_s", "first_token_s", "finish_s"):

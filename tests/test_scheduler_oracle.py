@@ -209,7 +209,10 @@ def test_a_closed_loop_without_thought_goes_on_at_once():
 
 @pytest.mark.parametrize("loop, arrival_s", [({}, [0.0, 1.0, 1.0]), ({"users": 1}, [np.nan, 0.0, 2.0])])
 def test_what_can_never_fit_is_refused_at_the_door(loop, arrival_s):
-    found = serve(asked([(12, 5), (12, 2), (4, 1)], [0.0, 1.0, 1.0], **loop), n_blocks=4)
+    fits = serve(asked([(12, 5)]), n_blocks=4)  # the last token is not written to the cache
+    assert fits.finish_s.tolist() == [5.0] and fits.max_blocks == 4
+    assert serve(asked([(12, 5)]), n_blocks=4, reserves=True).refused.all()
+    found = serve(asked([(12, 6), (12, 2), (4, 1)], [0.0, 1.0, 1.0], **loop), n_blocks=4)
     assert found.refused.tolist() == [True, False, False]
     np.testing.assert_array_equal(found.arrival_s, arrival_s)
     assert np.isnan(found.finish_s).tolist() == [True, False, False]

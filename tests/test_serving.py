@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from itertools import chain
 
 import numpy as np
 from hypothesis import assume, given
 
 from sim.serving.lanes import Lane, Outcome, Rules, serve
+from sim.traffic.requests import Hashes
 from tests.oracle.replica import LinearCost, Policy, Reference, Requests
 from tests.oracle.scenarios import Scenario, scenarios
 from tests.oracle.scheduler import simulate
@@ -25,8 +27,14 @@ def lane_of(requests: Requests, policy: Policy, cost: LinearCost) -> Lane:
     """The simulator's view of a scenario of the reference."""
     return Lane(
         linear_table(cost), Rules(**asdict(policy)), requests.arrival_s, requests.prompt_tokens,
-        requests.output_tokens, requests.users, requests.think_s,
+        requests.output_tokens, requests.users, requests.think_s, hashes=hashes_of(requests) if requests.ids else None,
     )  # fmt: skip
+
+
+def hashes_of(requests: Requests) -> Hashes:
+    """The reference's names of pieces of prompts, as the simulator has them."""
+    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in requests.ids])])
+    return Hashes(offsets, np.array(list(chain.from_iterable(requests.ids)), np.int64), requests.id_tokens)
 
 
 def same(outcome: Outcome, reference: Reference) -> None:

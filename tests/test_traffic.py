@@ -178,7 +178,7 @@ def test_what_is_left_out_has_a_default():
     assert len(drawn(requests_per_s=1)) == 1000
     assert Traffic(users=4).arrivals == "closed" and Traffic(path="a.csv").arrivals == "trace"
     closed = drawn(users=[4, 200])
-    assert len(closed) == 2000 and (closed.users, closed.think_s) == (4, 0.0) and not closed.arrival_s.any()
+    assert len(closed) == 4000 and (closed.users, closed.think_s) == (4, 0.0) and not closed.arrival_s.any()
     assert drawn(200, users=[4, 200], think_s="2s", n_requests=300).users == 200
 
 
@@ -235,8 +235,14 @@ def test_whatever_is_accepted_can_be_drawn(cv, rate, n, seed, keys, mean):
 
 
 REFUSED = {
+    "users = 8\nthink_cv = 1.0": ["traffic.think_cv: spreads think_s, which is 0"],
+    "users = 8\nn_requests = 50\nwarmup_requests = 50": ["traffic.warmup_requests: 50 leaves nothing of n_requests"],
+    "requests_per_s = 8\nramp_up_s = 5": ['traffic.ramp_up_s: belongs to arrivals = "closed"'],
     "": ["traffic.requests_per_s: required key is missing"],
-    "requests_per_s = 0": ["traffic.requests_per_s[1]: expected more than 0, got 0"],
+    "requests_per_s = 0": ["traffic.requests_per_s: expected more than 0, got 0"],
+    "requests_per_s = [0]": ["traffic.requests_per_s[1]: expected more than 0, got 0"],
+    "users = 0": ["traffic.users: expected more than 0, got 0"],
+    'requests_per_s = 1\nduration_s = "soon"': ['traffic.duration_s: expected seconds, such as 2, "200ms"'],
     "requests_per_s = [4, 2]": ["traffic.requests_per_s: levels must increase"],
     "request_per_s = 4": ["traffic.request_per_s: unknown key (line 2); hint: did you mean requests_per_s"],
     "requests_per_s = 4\ncv = 2": ['traffic.cv: belongs to arrivals = "gamma", and these are "poisson"'],
@@ -252,7 +258,6 @@ REFUSED = {
     f'arrivals = "daily"\nrequests_per_s = 1\nhourly = {[0] * 24}': ["traffic.hourly: all hours are 0"],
     "users = 8\nduration_s = 60": ["traffic.duration_s: a closed loop ends after n_requests"],
     "users = [8, 16]\nn_requests = 9": ["traffic.n_requests: 9 is below the 16 users"],
-    "users = 8\nreplications = 3": ["traffic.replications: nothing here is drawn at random"],
     'requests_per_s = 1000\nduration_s = 1e6': ["traffic.requests_per_s: 1e+06 s of it are about 1e+09 requests"],
     "requests_per_s = 1\nsystem_prompt_tokens = 9\nmax_prompt_tokens = 9": ["traffic.system_prompt_tokens: 9 leaves"],
     "requests_per_s = 1\n[traffic.prompt]": ["traffic.prompt.tokens: required key is missing; lengths are told by"],

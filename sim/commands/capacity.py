@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
 
-from sim.commands.deployment import add_profile
-from sim.commands.output import add_format, check_pictures, document, in_brief, print_json, print_notes, print_view
-from sim.commands.parsing import Parser, call_arguments, count
-
-if TYPE_CHECKING:
-    from sim.verbs.capacity import Capacity
+from sim.commands.deployment import add_draws, add_profile
+from sim.commands.output import add_format, check_pictures, documents, in_brief, print_json, print_notes, print_view
+from sim.commands.parsing import Parser, call_arguments
 
 _KEYWORDS = {name: name for name in ("fewest", "seed", "replications", "profile")}
 
@@ -24,8 +20,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "--fewest", action="store_true", help="the fewest replicas for the scenario's highest load instead"
     )
-    parser.add_argument("--seed", type=count(0), metavar="N", help="of arrivals and lengths (default: the file's)")
-    parser.add_argument("--replications", type=count(), metavar="N", help="runs of each load, with different seeds")
+    add_draws(parser)
     add_profile(parser)
     group = parser.add_argument_group("output")
     add_format(group)
@@ -42,7 +37,7 @@ def execute(args: argparse.Namespace) -> int:
     with progress_bar() as tell:
         answer = sim.capacity(args.scenario, progress=tell, **call_arguments(args, _KEYWORDS))
     if args.format == "json":
-        print_json(_document(answer))
+        print_json(documents(answer.scenario.name, answer.summary, answer.results, "tried"))
     elif args.format == "csv":
         sys.stdout.write(answer.summary.to_csv())
     else:
@@ -57,8 +52,3 @@ def execute(args: argparse.Namespace) -> int:
         capacity_plot(answer.results, answer.summary, args.plot, answer.scenario)
         print_notes([f"wrote {args.plot}"])
     return 0 if (answer.summary["replicas" if answer.fewest else "max_load"] > 0).any() else 1
-
-
-def _document(answer: Capacity) -> dict[str, Any]:
-    results = {label: document(result) for label, result in answer.results.items()}
-    return {"scenario": answer.scenario.name, "summary": document(answer.summary), "tried": results}

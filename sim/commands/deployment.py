@@ -73,6 +73,12 @@ def add_profile(group: argparse._ActionsContainer, interval: bool = False) -> No
         group.add_argument("--interval", type=level, metavar="LEVEL", help="show where that share lies: 0.8")
 
 
+def add_draws(parser: argparse._ActionsContainer) -> None:
+    """Declare the seed and the number of replications of traffic."""
+    parser.add_argument("--seed", type=count(0), metavar="N", help="of arrivals and lengths (default: the file's)")
+    parser.add_argument("--replications", type=count(), metavar="N", help="runs of each load, with different seeds")
+
+
 def grid_axes(args: argparse.Namespace) -> dict[str, Any]:
     """Swept arguments as arrays that broadcast to their product, one axis for each list; concurrency runs fastest."""
     import numpy as np

@@ -9,7 +9,7 @@ from sim.commands.deployment import add_profile
 from sim.commands.output import add_format, emit, print_notes
 from sim.commands.parsing import Parser
 from sim.errors import RoofcastError, sentence
-from sim.files import check_writable
+from sim.files import check_writable, write_whole
 
 
 def configure(parser: Parser) -> None:
@@ -35,7 +35,7 @@ def execute(args: argparse.Namespace) -> int:
     result = guide.check(args.profile)
     emit(args, result, lambda: guide_view(result))
     if args.write is not None:
-        _write(args.write, guide.markdown(result))
+        write_whole(args.write, guide.markdown(result))
         print_notes([f"wrote {args.write}"])
     if written is None or written == guide.markdown(result):
         return 0
@@ -58,10 +58,3 @@ def _read(path: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RoofcastError(sentence(f"cannot be read: {reason}", path or "''")) from None
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RoofcastError(sentence(f"cannot be written: {error.strerror}", path)) from None

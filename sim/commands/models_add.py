@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from sim.commands.output import print_notes
 from sim.commands.parsing import Parser
 from sim.errors import RoofcastError, clipped, sentence
+from sim.files import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,8 +56,8 @@ def _store(row: ModelRow) -> Path:
         raise RoofcastError(sentence(what, "models add", hint))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_toml(row), encoding="utf-8")
     except OSError as error:
         raise RoofcastError(sentence(f"cannot be written: {error.strerror}", str(path))) from None
+    write_whole(path, to_toml(row))
     catalog.reload()
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import re
 import sys
@@ -76,6 +77,21 @@ def document(result: Result) -> dict[str, Any]:
     """Rows, units and provenance as plain values."""
     body: dict[str, Any] = json.loads(result.to_json())
     return body
+
+
+def documents(scenario: str, summary: Result, results: Mapping[str, Result], name: str = "results") -> dict[str, Any]:
+    """A comparison of deployments as plain values: its summary, and under `name` the levels of each."""
+    levels = {label: document(result) for label, result in results.items()}
+    return {"scenario": scenario, "summary": document(summary), name: levels}
+
+
+def write_levels(results: Mapping[str, Result]) -> None:
+    """CSV to stdout: all levels of all deployments in one table, the deployment's label first."""
+    rows = [{"label": label, **row} for label, result in results.items() for row in result.rows()]
+    names = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(sys.stdout, fieldnames=list(names), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
 
 
 def print_json(body: Any) -> None:

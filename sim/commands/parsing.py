@@ -125,7 +125,7 @@ def level(text: str) -> float | Bad:
 
 
 def seconds(text: str) -> float | Bad:
-    """Reads a duration with its unit: 200ms, 2s, 50us."""
+    """Reads a duration with its unit: 200ms, 2s, 50us, 1h."""
     value = durations.seconds(text)
     if value and math.isfinite(value):
         return value

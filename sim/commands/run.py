@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
-from typing import TYPE_CHECKING, Any
 
 from sim.commands.deployment import add_profile
-from sim.commands.output import add_format, add_plot, check_pictures, document, print_json, print_notes, print_view
+from sim.commands.output import (
+    add_format,
+    add_plot,
+    check_pictures,
+    document,
+    documents,
+    print_json,
+    print_notes,
+    print_view,
+    write_levels,
+)
 from sim.commands.parsing import Parser, call_arguments
-
-if TYPE_CHECKING:
-    from sim.verbs.run import ScenarioResult
 
 
 def configure(parser: Parser) -> None:
@@ -36,9 +40,11 @@ def execute(args: argparse.Namespace) -> int:
 
         return show(args, answer)
     if args.format == "json":
-        print_json(_document(answer))
+        body = documents(answer.scenario.name, answer.summary, answer.results)
+        more = answer.recommendation
+        print_json(body | ({"recommendation": document(more)} if more else {}))
     elif args.format == "csv":
-        _write_csv(answer)
+        write_levels(answer.results)
     else:
         from sim.report.verdict import recommend_view, scenario_view
 
@@ -53,17 +59,3 @@ def execute(args: argparse.Namespace) -> int:
         throughput_plot(answer.results, args.plot, answer.scenario.name)
         print_notes([f"wrote {args.plot}"])
     return 0 if (answer.summary["max_concurrency"] > 0).any() else 1
-
-
-def _document(answer: ScenarioResult) -> dict[str, Any]:
-    results = {label: document(result) for label, result in answer.results.items()}
-    body = {"scenario": answer.scenario.name, "summary": document(answer.summary), "results": results}
-    return body | ({"recommendation": document(answer.recommendation)} if answer.recommendation else {})
-
-
-def _write_csv(answer: ScenarioResult) -> None:
-    """All loads of all deployments in one table, the deployment's label first."""
-    rows = [{"label": label, **row} for label, result in answer.results.items() for row in result.rows()]
-    writer = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sim.commands.deployment import add_profile
-from sim.commands.output import add_format, check_pictures, document, in_brief, print_json, print_notes, print_view
-from sim.commands.parsing import Parser, call_arguments, count
+from sim.commands.deployment import add_draws, add_profile
+from sim.commands.output import (
+    add_format,
+    check_pictures,
+    documents,
+    in_brief,
+    print_json,
+    print_notes,
+    print_view,
+    write_levels,
+)
+from sim.commands.parsing import Parser, call_arguments
 from sim.errors import RoofcastError, clipped, sentence
 from sim.files import check_writable
 
@@ -26,8 +33,7 @@ def configure(parser: Parser) -> None:
     parser.add_argument(
         "scenario", metavar="SCENARIO.toml", help="with a section [traffic], as in the folder scenarios"
     )
-    parser.add_argument("--seed", type=count(0), metavar="N", help="of arrivals and lengths (default: the file's)")
-    parser.add_argument("--replications", type=count(), metavar="N", help="runs of each level, with different seeds")
+    add_draws(parser)
     add_profile(parser)
     group = parser.add_argument_group("output")
     add_format(group)
@@ -52,9 +58,9 @@ def execute(args: argparse.Namespace) -> int:
 def show(args: argparse.Namespace, answer: Simulation) -> int:
     """Print a simulation as `--format` says, and write the files that are asked for."""
     if args.format == "json":
-        print_json(_document(answer))
+        print_json(documents(answer.scenario.name, answer.summary, answer.results))
     elif args.format == "csv":
-        _write_csv(answer)
+        write_levels(answer.results)
     else:
         from sim.report.simulation import simulation_view
 
@@ -65,11 +71,11 @@ def show(args: argparse.Namespace, answer: Simulation) -> int:
     if requests:
         from sim.report.requests import write_requests
 
-        write_requests(answer.runs, requests)
+        write_requests(answer.runs, requests, answer.summary.details["load"])
     if args.plot:
         from sim.report.load import load_plot
 
-        load_plot(answer.results, answer.summary, answer.runs, args.plot, answer.scenario.name)
+        load_plot(answer.results, answer.summary, answer.runs, args.plot, answer.scenario)
     print_notes([f"wrote {path}" for path in (requests, args.plot) if path])
     return 0 if (answer.summary["max_load"] > 0).any() else 1
 
@@ -80,17 +86,3 @@ def _check_table(path: str) -> None:
         what = "expected a .csv or .parquet file"
         raise RoofcastError(sentence(what, clipped(path) or "''", "end the name in .csv or .parquet"))
     check_writable(path)
-
-
-def _document(answer: Simulation) -> dict[str, Any]:
-    results = {label: document(result) for label, result in answer.results.items()}
-    return {"scenario": answer.scenario.name, "summary": document(answer.summary), "results": results}
-
-
-def _write_csv(answer: Simulation) -> None:
-    """All levels of all deployments in one table, the deployment's label first."""
-    rows = [{"label": label, **row} for label, result in answer.results.items() for row in result.rows()]
-    names = dict.fromkeys(name for row in rows for name in row)
-    writer = csv.DictWriter(sys.stdout, fieldnames=list(names), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)

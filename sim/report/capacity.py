@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sim.config import Scenario
-from sim.objectives import Objectives
-from sim.report.figure import INK, check_file, looks, save, styled
-from sim.report.load import OVER_LOAD, against_load
-from sim.report.number import show
+from sim.report.curves import against_load
+from sim.report.figure import check_file, looks, save, styled
+from sim.report.number import show_found, show_load
 from sim.report.table import Column, grid
 from sim.results import Result
 
@@ -44,12 +42,12 @@ _TRIED = (
 def capacity_view(name: str, results: Mapping[str, Result], summary: Result, fewest: bool) -> RenderableType:
     """One row per deployment and a sentence on each, then the loads that were tried of each."""
     rows = summary.rows()
-    found = [row | {"found": f"{row['replicas' if fewest else 'max_load']:g}"} for row in rows]
+    found = [row | {"found": show_found(row["replicas" if fewest else "max_load"])} for row in rows]
     heading = "fewest\nreplicas" if fewest else "highest\nload"
     columns = [Column(c.name, heading) if c.name == "found" else c for c in _FOUND]
     parts: list[RenderableType] = [Text(name, style="bold"), grid(columns, found), Text("")]
     if not fewest:
-        parts.append(Text(f"The load is in {summary.details['load']}."))
+        parts.append(Text(f"Load: {summary.details['load']}"))
     parts += [Text(f"{row['label']}: {row['verdict']}") for row in rows]
     tried = Column("at", "replicas" if fewest else "load")
     for label, result in results.items():
@@ -62,45 +60,34 @@ def capacity_view(name: str, results: Mapping[str, Result], summary: Result, few
 def capacity_plot(
     results: Mapping[str, Result], summary: Result, path: str | os.PathLike[str], scenario: Scenario
 ) -> None:
-    """Draw p50 and p99 of TTFT, TPOT and E2E, and goodput, against what was tried, and mark what was found.
-
-    A vertical line is the highest load (or the fewest replicas); horizontal lines are the objectives.
+    """Draw latencies and goodput against what was tried, and a vertical line at what was found: the highest load, or
+    the fewest replicas.
     """
     file = check_file(path)
     colors = looks(list(results))
-    rows = summary.rows()
-    found = {row["label"]: row["max_load" if "max_load" in summary else "replicas"] for row in rows}
+    fitting = {label: result for label, result in results.items() if result["fits"].any()}
+    fewest = "max_load" not in summary
+    found = {row["label"]: row["replicas" if fewest else "max_load"] for row in summary.rows()}
     with styled():
         figure = Figure(figsize=(8, 9), layout="constrained")
         panels = figure.subplots(4, 1, sharex=True)
-        against_load(panels, {label: result for label, result in results.items() if result["fits"].any()}, colors)
-        panels[0].set_title("Against load" if "max_load" in summary else "Against replicas")
-        panels[3].set_xlabel(summary.details["tried"])
-        if any(np.ptp(np.log(result["load"])) > np.log(30) for result in results.values()):
-            panels[3].set_xscale("log")
+        against_load(panels, fitting, colors, scenario.objectives, summary.details["tried"])
+        panels[0].set_title("Against replicas" if fewest else "Against load")
         for label, at in found.items():
             for axes in panels if at else ():
                 axes.axvline(at, color=colors[label][0], linewidth=1.4, alpha=0.6)
-        _limits(panels, scenario.objectives)
         handles = [
-            Line2D([], [], color=colors[label][0], marker=colors[label][1], label=f"{label}: {at:g}")
+            Line2D([], [], color=colors[label][0], marker=colors[label][1], label=_legend(label, at, summary, fitting))
             for label, at in found.items()
         ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=2, frameon=False, fontsize=9)
+        figure.legend(handles=handles, loc="outside lower left", ncols=1, frameon=False, fontsize=9)
         figure.suptitle(scenario.name, fontweight="bold", x=0.01, ha="left")
         save(figure, file)
 
 
-def _limits(panels: np.ndarray, objectives: Objectives) -> None:
-    """A line for each limit of a metric, with its percentile; without one, of each request."""
-    names = [(name, limit) for name, limit in objectives.percentiles]
-    single = ((f"{metric}_s", getattr(objectives, f"{metric}_s")) for metric, _ in OVER_LOAD)
-    names += [(name, limit) for name, limit in single if limit is not None]
-    for name, limit in names:
-        metric, *percentile = name.removesuffix("_s").split("_")
-        for axes, (shown, _) in zip(panels, OVER_LOAD, strict=False):
-            if shown == metric:
-                axes.axhline(limit, color=INK, linewidth=1, linestyle=":")
-                told = " ".join([*percentile, "at most", show("s", limit)])
-                axes.annotate(told, (0.995, limit), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                              fontsize=8, color=INK)  # fmt: skip
+def _legend(label: str, at: float, summary: Result, fitting: Collection[str]) -> str:
+    """What was found of a deployment, which a vertical line shows."""
+    if label not in fitting:
+        return f"{label}: does not fit"
+    what = "at most" if "max_load" in summary else "at least"
+    return f"{label}: {what} {show_load(at, summary.details['tried'])}" if at else f"{label}: none keeps"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from contextlib import AbstractContextManager
 from itertools import cycle
@@ -13,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sim.errors import RoofcastError, sentence
-from sim.files import check_writable
+from sim.files import check_writable, write_whole
 
 SUFFIXES = (".png", ".svg")
 INK = "#333333"
@@ -61,10 +62,9 @@ def check_file(path: str | os.PathLike[str]) -> Path:
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write the picture; the same figure gives the same bytes."""
+    """Write the picture whole, or not at all; the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
     unstamped = {"Date": None} if file.suffix.lower() == ".svg" else {"Software": None}
-    try:
-        figure.savefig(file, metadata=unstamped)
-    except OSError as error:
-        raise RoofcastError(sentence(f"cannot be written: {error.strerror}", str(file))) from None
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=file.suffix.lower().removeprefix("."), metadata=unstamped)
+    write_whole(file, drawn.getvalue())

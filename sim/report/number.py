@@ -9,6 +9,8 @@ from typing import Any
 from sim.units import GB, MICRO, MILLI, TERA
 
 ABSENT = "-"
+RECORDED = "times the recorded rate"  # what the loads of a trace count
+_ONE = {"requests/s": "1 request/s", "users": "1 user", "replicas": "1 replica", RECORDED: "the recorded rate"}
 _PREFIXES = {-9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T", 15: "P", 18: "E"}
 
 # End of a column's name -> (style, factor to the unit that is printed, that unit).
@@ -80,6 +82,16 @@ def show(column: str, value: Any) -> str:
         return f"{int(value):,}" if isinstance(value, Integral) else significant(float(value))
     style, factor, unit = known
     return _STYLES[style](float(value) * factor, unit)
+
+
+def show_load(value: float, unit: str) -> str:
+    """A load in words: "16 requests/s", "1 user", "the recorded rate", "2.5 times the recorded rate"."""
+    return _ONE.get(unit, f"1 {unit}") if value == 1 else f"{value:g} {unit}"
+
+
+def show_found(value: float) -> str:
+    """The highest load, or the fewest replicas, that keep to the objectives; 0 stands for none."""
+    return f"{value:g}" if value > 0 else "none"
 
 
 def bare(column: str, value: Any) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sim.objectives import PERCENTILES
-from sim.report.number import show
+from sim.report.number import show, show_found, show_load
 from sim.report.table import Column, grid
 from sim.report.verdict import span
 from sim.results import Result
+from sim.serving.misses import missed
 from sim.serving.replications import interval_names
 
 _SUMMARY = (
@@ -37,6 +39,7 @@ _INSIDE = (
     Column("n_preemptions", "pre-\nempted"),
     Column("busy_frac", "busy"),
 )
+_PREFIX = Column("prefix_hit_frac", "prefix\nhits")
 _RATES = (
     Column("requests_per_s", "req/s", unit_in_heading=True),
     Column("goodput_requests_per_s", "goodput\nreq/s", unit_in_heading=True),
@@ -61,29 +64,39 @@ _STATUS = (("n_refused_context", "longer than the context"), ("n_refused_kv", "l
 def simulation_view(name: str, results: Mapping[str, Result], summary: Result) -> RenderableType:
     """One row per deployment at the highest load that keeps to the objectives, then the levels of each."""
     verdicts = [Text(f"{row['label']}: {row['verdict']}") for row in summary.rows()]
-    levels = [Group(*_levels(label, result)) for label, result in results.items() if result["fits"].any()]
-    table = grid(_SUMMARY, [row | {"max_load": f"{row['max_load']:g}"} for row in summary.rows()])
-    unit = Text(f"The load is in {summary.details['load']}.")
+    told = {row["label"]: row["verdict"] for row in summary.rows()}
+    levels = [Group(*_levels(label, result, told[label])) for label, result in results.items() if result["fits"].any()]
+    table = grid(_SUMMARY, [row | {"max_load": show_found(row["max_load"])} for row in summary.rows()])
+    unit = Text(f"Load: {summary.details['load']}")
     return Group(Text(name, style="bold"), table, Text(""), unit, *verdicts, *levels)
 
 
-def _levels(label: str, result: Result) -> list[RenderableType]:
+def _levels(label: str, result: Result, verdict: str) -> list[RenderableType]:
+    """The tables of a deployment, and what levels miss or what makes them doubtful, unless the verdict tells it."""
     rows = [row | {"at": f"{row['load']:g}"} for row in result.rows()]
     load = Column("at", _heading(result))
     latencies = [Column("what", ""), *(Column(what, what) for what in ("mean", *(f"p{q}" for q in PERCENTILES)))]
     lines = [line for row in rows for line in _latencies(row)]
+    hits = [_PREFIX] if np.nansum(result["prefix_hit_frac"]) else []
     parts = [
         grid([load, *latencies], lines, f"\n{label}"),
-        grid([load, *_INSIDE], rows, "\nQueue, batch and KV cache"),
+        grid([load, *_INSIDE, *hits], rows, "\nQueue, batch and KV cache"),
         grid([load, *_RATES], rows, "\nThroughput, goodput and cost"),
     ]
     if any(end in result for name, _ in _WITH_INTERVAL for end in interval_names(name)):
         told = [row | {heading: _interval(row, name) for name, heading in _WITH_INTERVAL} for row in rows]
         headings = [Column(heading, heading) for _, heading in _WITH_INTERVAL]
         parts.append(grid([load, *headings], told, "\n95 % confidence interval over replications"))
-    verdicts = [f"- at {row['at']}: {row['verdict']}" for row in rows if not row["keeps"]]
+    unit = result.details["load"]
+    marks = [(show_load(row["load"], unit), row["doubt"] if row["keeps"] else missed(row)) for row in rows]
+    verdicts = [
+        f"- at {load}: {mark}"
+        for load, mark in marks
+        if mark and f"at {load}: {mark}" not in verdict and f"{load} ({mark})" not in verdict
+    ]
     verdicts += [
-        f"- at {row['at']}: refused {show('n', round(row[key]))} of {show('n', round(row['n_requests']))}: {why}"
+        f"- at {show_load(row['load'], unit)}: refused {show('n', round(row[key]))} of "
+        f"{show('n', round(row['n_requests']))}: {why}"
         for row in rows
         for key, why in _STATUS
         if row[key]
@@ -92,8 +105,8 @@ def _levels(label: str, result: Result) -> list[RenderableType]:
 
 
 def _heading(result: Result) -> str:
-    """What heads the column of the load: "requests/s", "users", "times as\\nfast"."""
-    return str(result.details["load"]).replace("times as ", "times as\n")
+    """What heads the column of the load: "requests/s", "users", "times the\\nrecorded rate"."""
+    return str(result.details["load"]).replace("times the ", "times the\n")
 
 
 def _latencies(row: Mapping[str, Any]) -> list[dict[str, str]]:

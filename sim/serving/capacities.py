@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from sim.config import Deployment, Scenario
-from sim.report.number import show
+from sim.report.number import show, show_load
 from sim.results import Result
 from sim.serving.deployment import Served
 from sim.serving.levels import AT_LEVEL, Row
 from sim.serving.metrics import UNITS
+from sim.serving.misses import missed
 
-SHORT = 5  # times the E2E latency: a run that lasts less has hardly been at its load
 _OWN_UNITS = {
     "label": "", "model": "", "hardware": "", "fits": "1", "replicas": "1", "n_devices": "1", "limited_by": "",
     "over_frac": "1", "verdict": "",
@@ -96,35 +96,28 @@ def _verdict(one: Found, scenario: Scenario, unit: str, fewest: bool) -> str:
     """One sentence: how much, what the next value misses, and what makes that doubtful."""
     if one.best is None:
         assert one.beyond is not None
-        return f"none: even with {_several(one.beyond, unit)}: {one.rows[one.beyond]['verdict']}"
-    told = _several(one.best, unit)
+        return f"none: even with {show_load(one.beyond, unit)}: {one.rows[one.beyond]['verdict']}"
+    told = show_load(one.best, unit)
     row, limit = one.rows[one.best], scenario.objectives.max_usd_per_hour
     if fewest and limit is not None and row["usd_per_hour"] > limit:
         told += f", but {show('usd_per_hour', row['usd_per_hour'])} is above {show('usd_per_hour', limit)}"
     if one.beyond is not None:
-        told += f"; with {_several(one.beyond, unit)}: {one.rows[one.beyond]['verdict']}"
+        told += f"; with {show_load(one.beyond, unit)}: {missed(one.rows[one.beyond])}"
         name, over = _limit(one)
         told += f" ({name} by {show('frac', over)})" if np.isfinite(over) else ""
     elif not fewest:
         told = f"at least {told}, the highest load that was tried"
     low, high = one.disagreement
     if np.isfinite(low):
-        span = f"with {_several(low, unit)}" if low == high else f"from {low:g} to {_several(high, unit)}"
+        span = f"with {show_load(low, unit)}" if low == high else f"from {low:g} to {show_load(high, unit)}"
         told += f"; replications disagree {span}"
     farther = [value for value, row in one.rows.items() if row["keeps"] and _between(one.best, one.beyond, value)]
     if farther:
-        told += f"; keeps again with {_several(min(farther, key=lambda v: abs(v - one.best)), unit)}"
+        told += f"; keeps again with {show_load(min(farther, key=lambda v: abs(v - one.best)), unit)}"
     if one.cut_short:
         told += "; the search met its bound of rounds before these were close"
-    if row["duration_s"] < SHORT * row["e2e_mean_s"]:
-        lasts, takes = show("s", row["duration_s"]), show("s", row["e2e_mean_s"])
-        told += f"; doubtful: the run lasts {lasts} and a request {takes}: give it more n_requests"
-    return told
+    return "; ".join(filter(None, [told, row["doubt"]]))
 
 
 def _between(first: float, second: float | None, third: float) -> bool:
     return second is not None and (second - first) * (third - second) > 0
-
-
-def _several(value: float, unit: str) -> str:
-    return f"{value:g} {unit.removesuffix('s') if value == 1 and unit in ('users', 'replicas') else unit}"

@@ -40,6 +40,7 @@ class Served:
     usd_per_device_s: float
     usd_per_joule: float
     router: str = ROUND_ROBIN  # between replicas: one of ROUTERS
+    notes: tuple[str, ...] = ()  # sentences on what is approximate of it
 
     def with_replicas(self, n: int) -> Served:
         """The same with so many replicas."""
@@ -47,26 +48,27 @@ class Served:
 
 
 def served(
-    request: Request, index: int = 0, prefix_tokens: int = 0, router: str = ROUND_ROBIN, evicts: bool = False
-) -> Served:
+    request: Request, index: int = 0, prefix_tokens: int = 0, router: str = ROUND_ROBIN, evicts: bool = False,
+    watermark: float = 0.0,
+) -> Served:  # fmt: skip
     """The deployment of one point of a request. prefix_tokens: of a system prompt that all requests share; evicts: an
-    engine that would reserve prompt and output takes blocks as tokens come, and preempts (MAX_UTILIZATION).
+    engine that would reserve prompt and output takes blocks as tokens come, and preempts (MAX_UTILIZATION); watermark:
+    share of the blocks that admission leaves free while something runs.
 
     Attention-DP ranks and micro-batches of a pipeline are one scheduler here, with the sum of their budgets, places and
-    blocks. RoofcastError where it does not fit, or where layers are computed by the host.
+    blocks; `notes` says so. Layers computed by the host are not looked at. RoofcastError where it does not fit.
     """
     point = jax.tree.map(lambda a: np.asarray(a)[index], request.points)
     engine, layout, load = split(request.setup.engine, point)
-    if layout.host_layer_frac > 0:
-        hint = "keep all layers on the device, or leave experts alone to the host with cpu_moe_frac"
-        raise RoofcastError(sentence("the simulator has no times of layers on the host", "gpu_layers", hint))
     with jax.enable_x64(True):
         table = jax.tree.map(np.asarray, step_table(request.setup.model, request.setup.device, engine, layout))
     stated = bool(np.isfinite(load.kv_pool_tokens))
-    n_blocks = _stated_blocks(request, load) if stated else _blocks_of_memory(request, engine, layout, load)
+    n_blocks = (
+        _stated_blocks(request, load, int(layout.dp)) if stated else _blocks_of_memory(request, engine, layout, load)
+    )
     return Served(
         table=table,
-        rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens, evicts),
+        rules=_rules(request, engine, layout, load, min(n_blocks, MOST_BLOCKS), prefix_tokens, evicts, watermark),
         front_s=float(engine.request_s),
         replicas=int(layout.replicas),
         n_devices=int(n_devices(layout)),
@@ -78,12 +80,33 @@ def served(
         usd_per_device_s=float(point.usd_per_device_s),
         usd_per_joule=float(point.usd_per_joule),
         router=router,
+        notes=_notes(request, layout, load),
     )
 
 
+def _notes(request: Request, layout: Layout, load: Workload) -> tuple[str, ...]:
+    """What is approximate of a deployment, where it is."""
+    notes, model, context = [], request.setup.model, float(load.context_tokens)
+    if request.engine.id == "sglang":
+        what = "which requests it retracts (here the last admitted), and its new_token_ratio, are not modelled"
+        notes.append(f"SGLang with a full KV cache: {what}; it may admit fewer, or retract others")
+    if request.engine.last_token_alone:
+        what = "is no step of its own here, as it is in the engine: TTFT is short by about one decode step"
+        notes.append(f"{request.engine.name}: the last token of a prompt {what}")
+    if (ways := int(layout.dp)) > 1:
+        off = "over 20 measured runs TTFT came out about 60 % too short"
+        notes.append(f"attention-DP: {ways} ranks are one scheduler here, with the sum of their budgets: {off}")
+    windows = (model.local_entry_bytes > 0) & (model.window_tokens < context)
+    if np.any(model.attn_layers * (windows | (model.state_bytes > 0))):
+        what = "sliding windows or recurrent states, averaged over one sequence of that length"
+        notes.append(f"KV blocks: each counts as at a context of {context:,.0f} tokens ({what})")
+    return tuple(notes)
+
+
 def _rules(
-    request: Request, engine: Engine, layout: Layout, load: Workload, n_blocks: int, prefix: int, evicts: bool
-) -> Rules:
+    request: Request, engine: Engine, layout: Layout, load: Workload, n_blocks: int, prefix: int, evicts: bool,
+    watermark: float,
+) -> Rules:  # fmt: skip
     ways = float(layout.dp)
     places = float(engine.max_sequences) * ways
     reserves = bool(engine.reserves_context) and not evicts
@@ -98,20 +121,23 @@ def _rules(
         mixes_prefill=bool(engine.mixes_prefill),
         reserves=reserves,
         whole_gate=not evicts,
+        watermark_blocks=int(watermark * (n_blocks + request.engine.null_blocks)),
         prefix_tokens=prefix,
         admission_steps=int(engine.admission_steps),
         caches_prefix=request.engine.caches_prefix,
     )
 
 
-def _stated_blocks(request: Request, load: Workload) -> int:
-    """Usable blocks of those the user counts: one is the engine's own where it keeps a null block."""
+def _stated_blocks(request: Request, load: Workload, ranks: int) -> int:
+    """Usable blocks of those the user counts, of all attention-DP ranks: each has as many, and one of them is the
+    engine's own where it keeps a null block.
+    """
     stated = round(float(load.kv_pool_tokens) / request.engine.block_tokens)
     usable = stated - request.engine.null_blocks
     if usable < 1:
         what = f"{stated} leaves no block for requests, since {request.engine.name} keeps {request.engine.null_blocks}"
         raise RoofcastError(sentence(what, "kv_blocks", "take the count of the engine's log"))
-    return usable
+    return usable * ranks
 
 
 def _blocks_of_memory(request: Request, engine: Engine, layout: Layout, load: Workload) -> int:

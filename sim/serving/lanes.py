@@ -18,6 +18,8 @@ from kernels.serving_types import Policy, Requests
 from kernels.step_table import StepTable
 from kernels.stride import HORIZON
 from sim.serving.outcomes import Outcome, outcomes
+from sim.serving.sharing import prefix_tree
+from sim.traffic.requests import Hashes
 
 LANES_OF_A_CALL, FEW_LANES = 64, 16
 SMALL_ROOM = 1 << 22  # requests times steps of the calendar, of lanes of which many fit into one call
@@ -48,8 +50,11 @@ class Rules:
         return self.prefix_tokens // self.block_tokens if self.caches_prefix else 0
 
     def refuses(self, n_tokens: np.ndarray) -> np.ndarray:
-        """Which sequences of so many tokens, prompt and output, no empty cache can hold."""
-        return -(-n_tokens // self.block_tokens) > self.n_blocks
+        """Which sequences of so many tokens, prompt and output, no empty cache can hold.
+
+        The last token is never written to it, but an engine that reserves has a place for it.
+        """
+        return -(-(n_tokens - (not self.reserves)) // self.block_tokens) > self.n_blocks
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,13 @@ class Lane:
     output_tokens: np.ndarray
     users: int = 0
     think_s: float = 0.0
+    warmup: int = 0  # first requests; the inter-token latencies until the next one starts are not counted
+    hashes: Hashes | None = None  # what its prompts share
+
+    @property
+    def shares(self) -> bool:
+        """Whether its prompts may find one another's blocks in the cache."""
+        return self.hashes is not None and self.rules.caches_prefix
 
 
 def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Progress | None = None) -> list[Outcome]:
@@ -72,9 +84,9 @@ def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Pro
     """
     served = [~lane.rules.refuses(lane.prompt_tokens + lane.output_tokens) for lane in lanes]
     in_step = jax.default_backend() != "cpu"
-    by_shape: dict[tuple[int, int, int], list[int]] = {}
+    by_shape: dict[tuple[tuple[int, int, int], bool], list[int]] = {}
     for i, (lane, keep) in enumerate(zip(lanes, served, strict=True)):
-        by_shape.setdefault(shape(lane, keep), []).append(i)
+        by_shape.setdefault((shape(lane, keep), lane.shares), []).append(i)
     finished: dict[int, Outcome] = {}
 
     def work(job: tuple[tuple[int, int, int], list[int]]) -> None:
@@ -83,7 +95,7 @@ def serve(lanes: Sequence[Lane], *, most_turns: int | None = None, progress: Pro
         run = _in_turn if not in_step and len(ids) > 1 else _in_slices
         finished.update(zip(ids, run(group, room, most_turns, progress), strict=True))
 
-    jobs = [(room, ids) for room, all_ids in by_shape.items() for ids in _portions(all_ids, room, in_step)]
+    jobs = [(room, ids) for (room, _), all_ids in by_shape.items() for ids in _portions(all_ids, room, in_step)]
     with ThreadPoolExecutor(1 if in_step else n_workers()) as pool:
         list(pool.map(work, jobs))
     return [finished[i] for i in range(len(lanes))]
@@ -168,7 +180,7 @@ def _in_turn(
 def lower(group: Group, n: int) -> tuple[StepTable, np.ndarray, Policy, Requests]:
     """What `kernels.serving` takes of lanes, filled up to n requests each: tables, which of them, rules, requests."""
     tables, which = _tables([lane.table for lane, _ in group])
-    return tables, which, _policy([lane for lane, _ in group]), _requests(group, n)
+    return tables, which, _policy(group), _requests(group, n)
 
 
 def _bound(group: Group, most_turns: int | None) -> int:
@@ -191,23 +203,42 @@ def _tables(tables: list[StepTable]) -> tuple[StepTable, np.ndarray]:
     return stacked, np.array([place[index[id(table)]] for table in tables], np.int32)
 
 
-def _policy(lanes: list[Lane]) -> Policy:
+def _policy(group: Group) -> Policy:
+    lanes = [lane for lane, _ in group]
     rules = [lane.rules for lane in lanes]
-    names = [f.name for f in fields(Policy) if f.name not in ("users", "think_s", "n_blocks")]
+    names = [f.name for f in fields(Policy) if f.name not in ("users", "think_s", "warmup", "n_blocks")]
     columns = {name: np.array([getattr(r, name) for r in rules]) for name in names}
     return Policy(
         **{name: values if values.dtype == bool else values.astype(np.int32) for name, values in columns.items()},
         n_blocks=np.array([r.n_blocks - r.prefix_blocks for r in rules], np.int32),
         users=np.array([lane.users for lane in lanes], np.int32),
         think_s=np.array([lane.think_s for lane in lanes], np.float64),
+        warmup=np.array([int(keep[: lane.warmup].sum()) for lane, keep in group], np.int32),
     )
 
 
 def _requests(group: Group, n: int) -> Requests:
     arrival = np.zeros((len(group), n))
-    tokens = np.ones((len(group), n, 2), np.int32)
+    shares = any(lane.shares for lane, _ in group)
+    tokens = np.zeros((len(group), n, 4 if shares else 2), np.int32)
+    tokens[:, :, :2] = 1
+    tree = np.zeros((len(group), n, 3), np.int32) if shares else None
     for i, (lane, keep) in enumerate(group):
         count = int(keep.sum())
         arrival[i, :count] = lane.arrival_s[keep]
-        tokens[i, :count] = np.stack([lane.prompt_tokens[keep], lane.output_tokens[keep]], axis=1)
-    return Requests(arrival, tokens, np.array([int(keep.sum()) for _, keep in group], np.int32))
+        own, shared = rows(lane, keep)
+        tokens[i, :count, : own.shape[1]] = own
+        if tree is not None and shared is not None:
+            tree[i, :count] = shared
+    return Requests(arrival, tokens, np.array([int(keep.sum()) for _, keep in group], np.int32), tree)
+
+
+def rows(lane: Lane, keep: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """(K, 2) prompt and output tokens of the requests that are served, and None; where prompts share, (K, 4) with the
+    place of each in the (K, 3) tree of what they share.
+    """
+    prompt, output = lane.prompt_tokens[keep], lane.output_tokens[keep]
+    if lane.hashes is None or not lane.rules.caches_prefix:
+        return np.stack([prompt, output], axis=1), None
+    tree, places = prefix_tree(lane.hashes.take(np.flatnonzero(keep), prompt), prompt, lane.rules.block_tokens)
+    return np.concatenate([np.stack([prompt, output], axis=1), places], axis=1), tree

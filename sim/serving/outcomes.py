@@ -14,6 +14,7 @@ from kernels.serving_types import (
     END_DONE,
     END_RUNNING,
     END_STEP,
+    END_TOTALS,
     ENTRY,
     GENERATED,
     LAST,
@@ -45,7 +46,7 @@ class Outcome:
     totals: dict[str, float]  # kernels.serving_types.TOTALS
     itl_edges_s: np.ndarray  # (H + 1,) of the histogram of inter-token latencies
     itl_tokens: np.ndarray  # (H,)
-    timeline: dict[str, np.ndarray]  # clock_s, running, blocks at each step with which sequences ended
+    timeline: dict[str, np.ndarray]  # clock_s, running, blocks, done, TOTALS by each step with which sequences ended
 
 
 def outcomes(state: State, group: Group) -> list[Outcome]:
@@ -82,6 +83,7 @@ def _outcome(state: State, lane: Lane, keep: np.ndarray) -> Outcome:
         timeline={
             "clock_s": ended[:, END_CLOCK], "running": ended[:, END_RUNNING],
             "blocks": ended[:, END_BLOCKS] + lane.rules.prefix_blocks, "done": ended[:, END_DONE],
+            **{name: ended[:, END_TOTALS + i] for i, name in enumerate(TOTALS)},
         },
     )  # fmt: skip
 

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 CONFIDENCE = 0.95
+ENOUGH_REPLICATIONS = 3  # Student's t is 12.7 over two, 4.3 over three
 _UNITS = (
     "_requests_per_s", "_tokens_per_s", "_per_token", "_per_hour", "_per_mtok", "_per_mtok_total", "_frac", "_per_s",
     "_s", "_w",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from kernels import serving
 from kernels.routing import route
 from kernels.serving_types import State
 from sim.serving.deployment import Served
-from sim.serving.lanes import Lane, Progress, lower, most, power, shape
+from sim.serving.lanes import Lane, Progress, lower, most, power, rows, shape
 from sim.serving.outcomes import Outcome, outcomes
 from sim.serving.runs import LONGER_THAN_CONTEXT, fitting, lanes_of
 from sim.traffic.requests import Requests
@@ -38,14 +40,20 @@ def dispatch(
 def _routed(served: Served, whole: Lane, keep: np.ndarray, progress: Progress) -> tuple[np.ndarray, State]:
     """(N,) the replica of each request that is sent, and the state in which the replicas end."""
     n, ring, phases = shape(whole, np.ones_like(keep))
-    arrival_s, tokens = np.full(n + 1, np.inf), np.zeros((n + 1, 2), np.int32)  # an arrival at the end of time ends all
+    mine, tree = rows(whole, keep)
+    arrival_s = np.full(n + 1, np.inf)  # an arrival at the end of time ends all
+    tokens = np.zeros((n + 1, mine.shape[1]), np.int32)
     n_sent = len(keep)
     arrival_s[:n_sent] = whole.arrival_s
-    tokens[:n_sent] = np.stack([whole.prompt_tokens, whole.output_tokens], axis=1) * keep[:, None]
+    tokens[:n_sent][keep] = mine
     fixed = (np.int32(served.replicas), served.router == "shortest-queue", np.int64(most(whole, keep)))
     chosen, done = np.zeros(n_sent + 1, np.int64), 0
     with jax.enable_x64(True):
         tables, which, policy, dealt = lower([(whole, np.zeros_like(keep))] * power(served.replicas), n)
+        share = int(keep[: whole.warmup].sum()) // served.replicas
+        policy = replace(policy, warmup=np.full_like(policy.warmup, share))
+        if tree is not None:
+            dealt.tree[:, : len(tree)] = tree
         state, dealt = serving.start(policy, dealt, ring, phases, 2 * n), jax.tree.map(jnp.asarray, dealt)
         for first in range(0, n_sent + 1, SLICE_REQUESTS):
             span = (np.int32(first), np.int32(min(first + SLICE_REQUESTS, n_sent + 1)))

@@ -84,15 +84,18 @@ def lanes_of(served: Served, requests: Requests, replica: np.ndarray, n_replicas
     for i in range(n_replicas):
         mine = replica == i
         users = requests.users // n_replicas + (i < requests.users % n_replicas)
+        prompt, hashes = requests.prompt_tokens[mine], requests.hashes
         lanes.append(
             Lane(
                 table=served.table,
                 rules=served.rules,
                 arrival_s=requests.arrival_s[mine],
-                prompt_tokens=requests.prompt_tokens[mine],
+                prompt_tokens=prompt,
                 output_tokens=requests.output_tokens[mine],
                 users=users,
                 think_s=requests.think_s,
+                warmup=int(np.count_nonzero(mine[: requests.warmup])),
+                hashes=None if hashes is None else hashes.take(np.flatnonzero(mine), prompt),
             )
         )
     return lanes

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from sim.errors import RoofcastError
+from sim.files import write_whole
 from sim.silicon.fit import Fit, fit
 from sim.silicon.tables import DEVICES, ENGINES, read, tables_root, version
 
@@ -45,7 +46,7 @@ def main() -> int:
     except RoofcastError as error:
         print(f"roofcast: {error}", file=sys.stderr)
         return 2
-    PLACE.write_text("\n\n".join([HEAD.rstrip(), *rows]) + "\n", encoding="utf-8")
+    write_whole(PLACE, "\n\n".join([HEAD.rstrip(), *rows]) + "\n")
     return 0
 
 

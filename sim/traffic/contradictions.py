@@ -16,7 +16,7 @@ OWN: dict[str, tuple[str, ...]] = {
     "deterministic": ("requests_per_s",),
     "bursts": ("requests_per_s", "burst_size", "on_s", "off_s", "off_frac"),
     "daily": ("requests_per_s", "hourly", "start_hour"),
-    "closed": ("users", "think_s"),
+    "closed": ("users", "think_s", "think_cv", "ramp_up_s"),
     "trace": ("path", "format", "skip", "first", "sort", "time_scale"),
 }
 NEEDED = {"gamma": ("requests_per_s", "cv"), "closed": ("users",), "trace": ("path",)}
@@ -49,7 +49,7 @@ def traffic_problems(given: Given) -> dict[str, str]:
             problems[key] = f'required key is missing beside arrivals = "{arrivals}"{instead}'
     if arrivals == "bursts":
         problems |= _bursts(given)
-    return _too_many(given) | _nothing_to_repeat(given) | _short(given) | _hours(given) | problems
+    return _too_many(given) | _thought(given) | _short(given) | _hours(given) | problems
 
 
 def lengths_problems(given: Given) -> dict[str, str]:
@@ -100,11 +100,15 @@ def _too_many(given: Given) -> dict[str, str]:
     return {"requests_per_s": f"{what}: give n_requests or a shorter duration_s"}
 
 
-def _nothing_to_repeat(given: Given) -> dict[str, str]:
-    even = given["arrivals"] in ("deterministic", "closed", "trace") or "burst_size" in given
-    if given["replications"] == 1 or not even or any("tokens" not in given.get(k, ("tokens",)) for k in LENGTHS):
-        return {}
-    return {"replications": "nothing here is drawn at random, so that all would be equal: remove it"}
+def _thought(given: Given) -> dict[str, str]:
+    """A spread of thoughts that take no time, or a warm-up beside which nothing is left."""
+    problems = {}
+    if given["arrivals"] == "closed" and "think_cv" in given and not given.get("think_s"):
+        problems["think_cv"] = "spreads think_s, which is 0: give that as well, or remove it"
+    n, warmup = given.get("n_requests", inf), given.get("warmup_requests", 0)
+    if warmup >= n:
+        problems["warmup_requests"] = f"{warmup} leaves nothing of n_requests = {n}: take fewer"
+    return problems
 
 
 def _short(given: Given) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from sim.traffic.tables import Lengths, Traffic
 from sim.traffic.trace import REQUEST, Trace, read_trace
 
 ROLES: dict[str, Role] = {"prompt_tokens": "prompt", "output_tokens": "output"}
+WARMUP_ROUNDS = 2  # requests of each user that figures of a closed loop leave out
 Drawn = tuple[np.ndarray, np.ndarray, np.ndarray, Hashes | None, str]
 
 
@@ -47,7 +49,7 @@ def draw(
     else:
         fixed = {"prompt": prompt_tokens, "output": output_tokens}
         drawn = _drawn(traffic, at, replication, fixed, home)
-    return _limited(traffic, int(at) if traffic.users else 0, *drawn)
+    return _with_users(traffic, int(at), replication, _limited(traffic, int(at) if traffic.users else 0, *drawn))
 
 
 def _recorded(traffic: Traffic, time_scale: float, folder: Path) -> Drawn:
@@ -92,11 +94,44 @@ def _drawn(traffic: Traffic, level: float, replication: int, fixed: dict[str, in
     return arrivals, prompt, output, None, ", ".join([_kind(traffic, level), *told])
 
 
+def _think_cv(traffic: Traffic) -> float:
+    """Exponential unless given, as TPC-C asks of its terminals (revision 5.11, clause 5.2.5.4): people who all think
+    equally long would meet again and again.
+    """
+    return 1.0 if traffic.think_cv is None else traffic.think_cv
+
+
+def _with_users(traffic: Traffic, users: int, replication: int, requests: Requests) -> Requests:
+    """The requests with their warm-up, and in a closed loop with when users begin, and how long they think."""
+    n = len(requests)
+    warmup = traffic.warmup_requests
+    if warmup is None:
+        warmup = min(WARMUP_ROUNDS * users, n // 2) if traffic.users else 0
+    if warmup >= n:
+        hint = "take fewer, or more requests"
+        raise RoofcastError(sentence(f"{warmup} leaves none of {n} requests", "traffic.warmup_requests", hint))
+    said = requests.provenance + (f", of which the first {warmup:,} warm up" if warmup else "")
+    found = replace(requests, warmup=warmup, provenance=said)
+    ramp_up_s = requests.think_s if traffic.ramp_up_s is None else traffic.ramp_up_s
+    if not traffic.users or not (ramp_up_s or traffic.thinks_at_random):
+        return found
+    thought_s = np.full(n, requests.think_s)
+    if traffic.thinks_at_random:
+        seed = np.random.SeedSequence(traffic.seed, spawn_key=(replication, len(ROLES) + 1))
+        shape = _think_cv(traffic) ** -2
+        thought_s *= np.random.Generator(np.random.PCG64(seed)).standard_gamma(shape, n) / shape
+    return replace(found, ready_s=np.arange(users) * (ramp_up_s / users), thought_s=thought_s)
+
+
 def _kind(traffic: Traffic, level: float) -> str:
     if traffic.users:
-        return f"{level:g} users in a closed loop, thinking {traffic.think_s or 0:g} s"
+        ramp_up_s = (traffic.think_s or 0.0) if traffic.ramp_up_s is None else traffic.ramp_up_s
+        began = f", who begin within {ramp_up_s:g} s" if ramp_up_s else ""
+        varied = f" on average (cv {_think_cv(traffic):g})" if traffic.thinks_at_random else ""
+        return f"{level:g} users in a closed loop{began}, thinking {traffic.think_s or 0:g} s{varied}"
     shape = f" (cv {traffic.cv:g})" if traffic.cv else f" of {traffic.burst_size:,}" if traffic.burst_size else ""
-    return f"{traffic.arrivals} arrivals{shape} at {level:g} requests/s"
+    day = f" on average over a day, from hour {traffic.start_hour or 0:g}" if traffic.arrivals == "daily" else ""
+    return f"{traffic.arrivals} arrivals{shape} at {level:g} requests/s{day}"
 
 
 def _lengths_of(traffic: Traffic, side: Role, fixed: int | None) -> Lengths:

@@ -27,6 +27,7 @@ Hourly = Annotated[
     Field(max_length=1000, strict=False),
 ]
 DEFAULT_REQUESTS = 1000  # as benchmark clients ask by default
+ROUNDS_OF_USERS = 20  # requests of each user by default
 
 
 class Lengths(Table):
@@ -71,11 +72,14 @@ class Traffic(Table):
     | "bursts" | and `burst_size` | so many at once, every burst_size / requests_per_s seconds |
     | "bursts" | and `on_s`, `off_s`, `off_frac` | Poisson for on_s; for off_s at that part of the rate, by default none |
     | "daily" | and `hourly`, `start_hour` | Poisson, at a rate that follows the hour: 24 multipliers, by default a cosine that is highest at 15 h and a third as high at 3 h |
-    | "closed" (default with `users`) | `users`, `think_s` | `think_s` after one of the users has an answer |
+    | "closed" (default with `users`) | `users`, `think_s`, `think_cv`, `ramp_up_s` | after one of the users has an answer and has thought: exponential of mean `think_s`, or a gamma variate of another coefficient of variation, 0 for always `think_s`; users begin evenly over `ramp_up_s`, by default one `think_s` |
     | "trace" (default with `path`) | `path`, `format`, `skip`, `first`, `sort`, `time_scale` | as recorded, on a clock `time_scale` times as fast |
 
-    `requests_per_s` is always the mean rate; it, `users` and `time_scale` may be lists of levels, to draw a curve of
-    latency against load. A run ends after `n_requests` or `duration_s` of arrivals, whichever is first. Prompts and
+    `requests_per_s` is the mean rate, of "bursts" over whole periods and of "daily" over a whole day: a run of a few
+    hours has the rate of those hours, from `start_hour` on (default: midnight). It, `users` and `time_scale` may be
+    lists of levels, to draw a curve of latency against load. The first `warmup_requests` are served and left out of the
+    figures; in a closed loop these are by default twice the users, elsewhere none. A run ends after `n_requests` or
+    `duration_s` of arrivals, whichever is first. Prompts and
     outputs beyond `max_prompt_tokens` and `max_output_tokens` are cut. `system_prompt_tokens` are the first of every
     prompt and the same in all; a shorter prompt is lengthened to one token more. Lengths that are not given are those of the workload.
     """  # noqa: E501
@@ -91,12 +95,15 @@ class Traffic(Table):
     start_hour: Annotated[float, Field(ge=0, lt=HOURS_PER_DAY)] | None = None
     users: Levels | None = None
     think_s: Pause | None = None
+    think_cv: Annotated[float, Field(ge=0, le=100)] | None = None
+    ramp_up_s: Pause | None = None
     path: Text | None = None
     format: FormatName | None = None
     skip: Annotated[int, Field(ge=0)] | None = None
     first: Number | None = None
     sort: bool | None = None
     time_scale: Rates | None = None
+    warmup_requests: Annotated[int, Field(ge=0, le=MOST_REQUESTS)] | None = None
     n_requests: Number | None = None
     duration_s: Seconds | None = None
     max_prompt_tokens: Tokens | None = None
@@ -132,11 +139,23 @@ class Traffic(Table):
         return self.requests_per_s or self.users or self.time_scale or (1.0,)
 
     @property
+    def random(self) -> bool:
+        """Whether anything is drawn at random; without, all replications would be the same."""
+        even = self.arrivals in ("deterministic", "closed", "trace") or self.burst_size is not None
+        fixed = all(side is None or side.tokens is not None for side in (self.prompt, self.output))
+        return not (even and fixed) or self.thinks_at_random
+
+    @property
+    def thinks_at_random(self) -> bool:
+        """Whether a closed loop draws how long its users think."""
+        return bool(self.think_s) and self.think_cv != 0
+
+    @property
     def most_requests(self) -> int | None:
         """How many requests to draw at most; None where duration_s or the trace's end decides."""
         if self.n_requests is not None or self.arrivals in ("daily", "trace") or self.duration_s is not None:
             return self.n_requests
-        return max(DEFAULT_REQUESTS, 10 * self.users[-1]) if self.users else DEFAULT_REQUESTS
+        return max(DEFAULT_REQUESTS, ROUNDS_OF_USERS * self.users[-1]) if self.users else DEFAULT_REQUESTS
 
     @property
     def horizon_s(self) -> float | None:

@@ -16,10 +16,11 @@ from sim.results import Result
 from sim.serving.batch import Asked, Tell, serve_runs
 from sim.serving.capacities import Found, capacity_summary
 from sim.serving.deployment import Served
-from sim.serving.levels import excesses, level_row, load_unit, results_of, unfit_row
+from sim.serving.levels import level_row, load_unit, results_of, unfit_row
+from sim.serving.misses import misses
 from sim.serving.search import Axis
 from sim.traffic import Requests
-from sim.traffic.tables import DEFAULT_REQUESTS
+from sim.traffic.tables import DEFAULT_REQUESTS, ROUNDS_OF_USERS
 from sim.verbs.deployments import SAME_NAME
 from sim.verbs.estimate import estimate
 from sim.verbs.plan import File, Plan, drawn, plan_of
@@ -27,8 +28,7 @@ from sim.verbs.stated import check_progress
 
 MOST_ROUNDS = 12
 MOST_USERS, MOST_REPLICAS = 100_000, 1024
-MOST_RATE = 1e6  # requests/s, or times as fast
-ROUNDS_OF_USERS = 10  # requests of each user, at least
+MOST_RATE = 1e6  # requests/s, or times the recorded rate
 BATCHES = 2.0 ** np.arange(13)  # concurrency levels of the closed form
 
 
@@ -71,8 +71,8 @@ def capacity(
 ) -> Capacity:
     """The highest load at which each deployment of a scenario keeps to its objectives and its queue does not grow.
 
-    The load is requests/s, users (each asks at least ten times), or how many times as fast a trace is replayed. Grids
-    of loads are simulated at once, first around what the closed form of `sim.estimate` gives, then between the highest
+    The load is requests/s, users (each asks at least 20 times), or times the recorded rate of a trace. Grids of loads
+    are simulated at once, first around what the closed form of `sim.estimate` gives, then between the highest
     that keeps and the lowest that does not, until these are 1 % apart. All see the same random numbers.
 
     fewest: instead the fewest replicas at the highest load that the scenario names. The other arguments are those of
@@ -158,7 +158,7 @@ def _round(
         for value in values:
             own = [next(runs) for _ in requests[value]]
             row = level_row(value, own, limits)
-            searches[label].rows[value] = row | {"over": excesses(row, limits)}
+            searches[label].rows[value] = row | {"over": {miss.name: miss.part for miss in misses(row, limits)}}
             alone = own if len(own) > 1 else []
             searches[label].votes[value] = [level_row(value, [run], limits)["keeps"] for run in alone]
 
@@ -191,7 +191,7 @@ def _answer(plan: Plan, searches: Mapping[str, _Search], fewest: bool) -> Capaci
             found[label] = Found(search.rows, search.votes, *ends, plan.served[label], bool(search.wanted))
         else:
             rows = [unfit_row(plan.traffic.levels[-1], plan.unfit[label])]
-        results[label] = replace(results_of(rows, unit), provenance=plan.provenance(label))
+        results[label] = replace(results_of(rows, unit), provenance=plan.provenance(label, searched=True))
     notes = tuple(dict.fromkeys(note for result in results.values() for note in result.provenance))
     summary = capacity_summary(plan.scenario, found, results, unit, fewest, load_unit(plan.traffic))
     return Capacity(plan.scenario, results, replace(summary, provenance=notes), fewest)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
+from scipy.special import stdtrit
 
 from sim import catalog
 from sim.config import Deployment, Scenario, load_scenario
@@ -15,6 +16,8 @@ from sim.errors import RoofcastError, sentence, shown
 from sim.profiles import Source, named
 from sim.request import Request, build
 from sim.serving.deployment import Served, served
+from sim.serving.levels import load_unit
+from sim.serving.replications import CONFIDENCE, ENOUGH_REPLICATIONS
 from sim.traffic import Requests, Traffic, draw
 from sim.verbs.deployments import SAME_NAME, placed, profile_of
 from sim.verbs.estimate import provenance
@@ -25,6 +28,7 @@ _ROUTED = {
     "least-outstanding": "a request when they have the fewest outstanding",
     "shortest-queue": "a request when they have the fewest that were not started",
 }
+_OWN = {"capacity_scheduler_policy": "trtllm", "watermark": "vllm"}  # settings that one engine has
 
 
 @dataclass(frozen=True)
@@ -44,23 +48,44 @@ class Plan:
         """Tokens of the longest sequence that a deployment takes."""
         return min(self.scenario.workload.context_tokens or one.context_tokens, one.context_tokens)
 
-    def provenance(self, label: str) -> tuple[str, ...]:
-        """As for an estimate; then the traffic, the KV cache, and over what the figures were taken."""
+    def provenance(self, label: str, searched: bool = False) -> tuple[str, ...]:
+        """As for an estimate; then the traffic, the KV cache, what is approximate, and over what the figures are taken.
+
+        searched: loads of a search were simulated, and not (all) those of the file.
+        """
         first = self.requests[self.traffic.levels[0]][0]
-        notes = [*provenance(self.asked[label]), f"traffic: {first.provenance}"]
+        notes = [*provenance(self.asked[label]), self._traffic(searched), self._context(label)]
         if label in self.served:
             one = self.served[label]
+            blocks = "1 token" if one.rules.block_tokens == 1 else f"{one.rules.block_tokens} tokens"
             told = "as stated" if one.blocks_from == "stated" else "from memory"
             copies = f" in each of {one.replicas} replicas, which get {_ROUTED[one.router]}" if one.replicas > 1 else ""
-            notes.append(
-                f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {one.rules.block_tokens} tokens, {told}{copies}"
-            )
-        if first.hashes is not None:
-            notes.append("hash_ids of the trace are not used: no prompt shares blocks with another")
-        n = self.traffic.replications
-        several = f"means and 95 % confidence intervals (Student's t) over {n} replications with different seeds"
-        notes.append(several if n > 1 else "confidence interval: n/a with one replication")
-        return tuple(notes)
+            notes.append(f"KV cache of {label}: {one.rules.n_blocks:,} blocks of {blocks}, {told}{copies}")
+            notes += one.notes
+            if first.hashes is not None and not one.rules.caches_prefix:
+                notes.append(f"hash_ids of the trace are not used: {self.asked[label].engine.name} caches no prefix")
+        return (*notes, *_of_replications(self.traffic))
+
+    def _traffic(self, searched: bool) -> str:
+        """How many requests each level has, and in words those of the first run."""
+        first = self.requests[self.traffic.levels[0]][0].provenance
+        if searched:
+            return f"traffic of the file's first level, and alike at the loads that were tried: {first}"
+        if len(self.traffic.levels) == 1:
+            return f"traffic: {first}"
+        counts = sorted({len(one) for runs in self.requests.values() for one in runs})
+        each = " to ".join(f"{n:,}" for n in dict.fromkeys((counts[0], counts[-1])))
+        levels = ", ".join(f"{level:g}" for level in self.traffic.levels)
+        return f"traffic: {each} requests a run, at {levels} {load_unit(self.traffic)}; of the first: {first}"
+
+    def _context(self, label: str) -> str:
+        """The longest sequence that the engine is set up for, and why it is that."""
+        request, stated = self.asked[label], self.scenario.workload.context_tokens
+        taken = int(request.numbers["context"][0])
+        longest = "all that the model takes" if taken == request.model.max_context_tokens else "the longest drawn"
+        if stated is not None:
+            return f"context: {stated:,} tokens, as stated"
+        return f"context of {label}: {taken:,} tokens, {longest}"
 
 
 def plan_of(given: Scenario | File, seed: int | None, replications: int | None, profile: Source) -> Plan:
@@ -81,18 +106,36 @@ def plan_of(given: Scenario | File, seed: int | None, replications: int | None, 
     for deployment in scenario.deployments if not problems else ():
         with placed(": ".join(filter(None, [place, f'deployment "{deployment.label}"'])), problems):
             asked[deployment.label] = _asked(deployment, scenario, requests, source)
-            _check_policy(deployment, asked[deployment.label])
+            _check_able(deployment, asked[deployment.label])
     if problems:
         raise RoofcastError(*problems)
     return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), path.parent, source)
 
 
-def _check_policy(deployment: Deployment, request: Request) -> None:
-    """Raises where a policy of TensorRT-LLM is given to another engine."""
-    if deployment.capacity_scheduler_policy is not None and request.engine.id != "trtllm":
-        what = f"{request.engine.name} has no such policy"
-        hint = 'take engine = "trtllm", or leave the key out'
-        raise RoofcastError(sentence(what, "capacity_scheduler_policy", hint))
+def _of_replications(traffic: Traffic) -> list[str]:
+    n = traffic.replications
+    if n == 1:
+        return ["confidence interval: n/a with one replication"]
+    if not traffic.random:
+        what = f"all {n} replications are the same, since nothing in the traffic is drawn at random"
+        return [f"confidence interval: n/a: {what}: one was run"]
+    several = [f"means, maxima, and 95 % confidence intervals (Student's t) over {n} replications with different seeds"]
+    if n < ENOUGH_REPLICATIONS:
+        t = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2))
+        told = f"{n} replications tell little of chance (Student's t = {t:.1f})"
+        several.append(f"{told}: take at least {ENOUGH_REPLICATIONS}")
+    return several
+
+
+def _check_able(deployment: Deployment, request: Request) -> None:
+    """Raises where a setting of one engine is given to another, or layers to the host."""
+    if np.any(request.points.host_layer_frac > 0):
+        hint = "keep all layers on the device, or leave experts alone to the host with cpu_moe_frac"
+        raise RoofcastError(sentence("the simulator has no times of layers on the host", "gpu_layers", hint))
+    for key, home in _OWN.items():
+        if getattr(deployment, key) is not None and request.engine.id != home:
+            hint = f'take engine = "{home}", or leave the key out'
+            raise RoofcastError(sentence(f"{request.engine.name} has no such setting", key, hint))
 
 
 def _ready(scenario: Scenario, asked: dict[str, Request], traffic: Traffic) -> tuple[dict[str, Served], dict[str, str]]:
@@ -104,7 +147,8 @@ def _ready(scenario: Scenario, asked: dict[str, Request], traffic: Traffic) -> t
         try:
             own = by_label[label]
             evicts = own.capacity_scheduler_policy == "MAX_UTILIZATION"
-            ready[label] = served(request, prefix_tokens=prefix_tokens, router=own.router, evicts=evicts)
+            share = own.watermark or 0.0
+            ready[label] = served(request, 0, prefix_tokens, own.router, evicts, share)
         except RoofcastError as error:
             unfit[label] = "; ".join(error.problems)
     return ready, unfit
@@ -126,13 +170,11 @@ def _with(traffic: Traffic, seed: int | None, replications: int | None) -> Traff
 
 
 def drawn(scenario: Scenario, traffic: Traffic, folder: Path) -> dict[float, list[Requests]]:
-    """The requests of each level of the traffic, and of each replication."""
+    """The requests of each level of the traffic, and of each replication; of one, where nothing is random."""
     workload = scenario.workload
     fixed = {"prompt_tokens": workload.prompt_tokens, "output_tokens": workload.output_tokens}
-    return {
-        level: [draw(traffic, level, i, **fixed, folder=folder) for i in range(traffic.replications)]
-        for level in traffic.levels
-    }
+    n = traffic.replications if traffic.random else 1
+    return {level: [draw(traffic, level, i, **fixed, folder=folder) for i in range(n)] for level in traffic.levels}
 
 
 def _asked(

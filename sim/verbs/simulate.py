@@ -25,8 +25,9 @@ class Simulation:
 
     results: by label, one row per level: means over the replications, and where there are several the ends of their
     95 % confidence intervals (`ttft_p99_low_s`, `ttft_p99_high_s`). summary: one row per deployment, its figures those
-    of `max_load`, the highest level that keeps to the objectives; where none does, that is 0 and they are those of the
-    lowest. runs: by label, level and replication, every request; none where the deployment does not fit.
+    of `max_load`, the highest level that keeps to the objectives, as do all below it; where the lowest does not, that
+    is 0 and they are those of the lowest. runs: by label, level and replication, every request; none where the
+    deployment does not fit.
     """
 
     scenario: Scenario
@@ -48,7 +49,8 @@ def simulate(
     seed, replications and profile stand in place of the scenario's own. A path in a scenario begins at its file.
     Every latency has the engine's front end in it. Requests that the context or the KV cache cannot hold are refused,
     and counted. A run that makes no headway ends at its bound and is called unfinished; a level whose queue grows
-    throughout is called unstable, with the rate (sim.serving.stability says by which test).
+    throughout is called unstable, with the rate (sim.serving.stability says by which test); `doubt` says of a level why
+    its run is too short for its figures (sim.serving.misses).
 
     RoofcastError with all problems where there is no traffic, a trace cannot be read, or a deployment is none.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable
 
-Content = tuple[int, int]  # (whose tokens, index of the block in their sequence)
+Content = tuple[int | tuple[int, ...], int]  # (whose tokens, or the ids that name them, index of the block)
 
 
 class BrokenInvariant(Exception):

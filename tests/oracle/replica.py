@@ -20,6 +20,8 @@ class Requests:
     output_tokens: np.ndarray  # (N,) int
     users: int = 0  # of a closed loop; 0: open loop
     think_s: float = 0.0  # from a completion to the next request of that user
+    ids: tuple[tuple[int, ...], ...] = ()  # of each request: names of its prompt's pieces of id_tokens tokens each
+    id_tokens: int = 1
 
     def __post_init__(self) -> None:
         demand(len(self.arrival_s) == len(self.prompt_tokens) == len(self.output_tokens), "as many times as lengths")
@@ -27,6 +29,8 @@ class Requests:
         ordered = np.all(np.diff(self.arrival_s) >= 0) and np.all(self.arrival_s >= 0)
         demand(self.users > 0 or ordered, "arrivals from 0 on, in order")
         demand(self.users >= 0 and self.think_s >= 0, "no negative users or think time")
+        pieces = [-(-int(prompt) // self.id_tokens) for prompt in self.prompt_tokens]
+        demand(not self.ids or [len(ids) for ids in self.ids] == pieces, "an id for each piece of a prompt")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class Policy:
         """Blocks that hold so many tokens."""
         return -(-tokens // self.block_tokens)
 
+    def holds(self, prompt: int, output: int) -> bool:
+        """Whether an empty cache is enough. The last token is sampled, and written only where its place is reserved."""
+        return self.blocks(prompt + output - (not self.reserves)) <= self.n_blocks
+
 
 @dataclass(frozen=True)
 class Step:
@@ -79,6 +87,7 @@ class Reference:
     first_token_s: np.ndarray  # (N,)
     finish_s: np.ndarray  # (N,)
     n_preemptions: np.ndarray  # (N,) int
+    n_hit: np.ndarray  # (N,) int tokens found in the cache when it was first admitted
     refused: np.ndarray  # (N,) bool
     itl_s: np.ndarray  # from one token of a request to its next, in order of steps, then of requests
     steps: list[Step]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -84,3 +85,19 @@ def policies(draw: st.DrawFn, lengths: Lengths, block_tokens: int, prefix_tokens
         admission_steps=draw(st.sampled_from([1] * 9 + [2, 3, 4, 5, 6, 7])),
         caches_prefix=draw(st.booleans()),
     )
+
+
+@st.composite
+def sharing(draw: st.DrawFn, most_requests: int = 60) -> Scenario:
+    """Scenarios whose prompts are named piece by piece: each takes up another's names for a while, then its own."""
+    requests, policy, cost = draw(scenarios(most_requests))
+    id_tokens = draw(st.sampled_from([1, 2, 4]).map(lambda n: n * policy.block_tokens) | st.integers(5, 70))
+    fresh = iter(range(10**6))
+    named: list[tuple[int, ...]] = []
+    for prompt in requests.prompt_tokens:
+        n = -(-int(prompt) // id_tokens)
+        other = named[draw(st.integers(0, len(named) - 1))] if named and draw(st.integers(0, 4)) else ()
+        kept = other[: draw(st.sampled_from([n, n, n // 2, 1]))]
+        named.append(kept[:n] + tuple(next(fresh) for _ in range(n - len(kept[:n]))))
+    asked = replace(requests, ids=tuple(named), id_tokens=id_tokens)
+    return Scenario(asked, replace(policy, prefix_tokens=0, caches_prefix=True), cost)

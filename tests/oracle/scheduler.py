@@ -21,12 +21,16 @@ SYSTEM = -1  # owner of the tokens of the system prompt
 class Request:
     """A request on its way through the engine; its sequence is the prompt and what has been generated so far."""
 
-    __slots__ = ("arrival_s", "blocks", "finish_s", "first_token_s", "n_computed", "n_full", "n_generated",
-                 "n_preemptions", "number", "output", "prefilling", "prompt", "scheduled_s", "token_s")  # fmt: skip
+    __slots__ = ("arrival_s", "blocks", "finish_s", "first_token_s", "id_tokens", "ids", "n_computed", "n_full",
+                 "n_generated", "n_hit", "n_preemptions", "number", "output", "prefilling", "prompt", "scheduled_s",
+                 "token_s")  # fmt: skip
 
-    def __init__(self, number: int, arrival_s: float, prompt: int, output: int) -> None:
+    def __init__(
+        self, number: int, arrival_s: float, prompt: int, output: int, ids: tuple[int, ...] = (), id_tokens: int = 1
+    ) -> None:
         self.number, self.arrival_s, self.prompt, self.output = number, arrival_s, prompt, output
-        self.n_computed = self.n_generated = self.n_preemptions = 0
+        self.ids, self.id_tokens = ids, id_tokens
+        self.n_computed = self.n_generated = self.n_preemptions = self.n_hit = 0
         self.prefilling = True  # from admission to the next token sampled
         self.blocks: list[Block] = []
         self.n_full = 0  # leading blocks that are full
@@ -125,7 +129,7 @@ class Replica:
                 request.blocks += self.pool.allocate(whole - len(hits))
             self.running.append(request)
             if math.isnan(request.scheduled_s):
-                request.scheduled_s = self.clock_s
+                request.scheduled_s, request.n_hit = self.clock_s, n_computed
             self.schedule(request, n)
 
     def fits(self, request: Request, hits: list[Block], n: int) -> bool:
@@ -153,8 +157,14 @@ class Replica:
         return chain
 
     def content(self, request: Request, i: int) -> Content:
-        """What the i-th block of a sequence holds when full: the system prompt's tokens, or its own."""
-        shared = (i + 1) * self.policy.block_tokens <= min(self.policy.prefix_tokens, request.prompt)
+        """What the i-th block of a sequence holds when full: tokens of the system prompt, those that ids name, its own.
+
+        The block with a prompt's last token, which no other prompt of that length can hit, counts as its own.
+        """
+        end = (i + 1) * self.policy.block_tokens
+        if request.ids and end < request.prompt:
+            return (request.ids[: -(-end // request.id_tokens)], i)
+        shared = end <= min(self.policy.prefix_tokens, request.prompt)
         return (SYSTEM if shared else request.number, i)
 
     def schedule(self, request: Request, n: int) -> None:
@@ -227,7 +237,9 @@ def simulate(requests: Requests, policy: Policy, step_seconds: StepSeconds) -> R
     """
     lengths = zip(requests.arrival_s, requests.prompt_tokens, requests.output_tokens, strict=True)
     asked = [Request(i, float(a), int(p), int(o)) for i, (a, p, o) in enumerate(lengths)]
-    served = [request for request in asked if policy.blocks(request.prompt + request.output) <= policy.n_blocks]
+    for request, ids in zip(asked, requests.ids, strict=False):
+        request.ids, request.id_tokens = ids, requests.id_tokens
+    served = [request for request in asked if policy.holds(request.prompt, request.output)]
     replica = Replica(policy, step_seconds)
     n_first = requests.users or len(served)
     coming, later = deque(served[:n_first]), deque(served[n_first:])
@@ -263,6 +275,7 @@ def reference(asked: list[Request], served: list[Request], replica: Replica) -> 
         first_token_s=column("first_token_s"),
         finish_s=column("finish_s"),
         n_preemptions=column("n_preemptions"),
+        n_hit=column("n_hit"),
         refused=np.array([request in refused for request in asked]),
         itl_s=np.array(replica.itl_s),
         steps=steps,

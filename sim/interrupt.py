@@ -1,0 +1,42 @@
+"""Ctrl-C: the process ends at once, with one line, and leaves no file half written."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+from sim.files import UNFINISHED
+
+INTERRUPTED = 130
+_NEW_LINE = "\r\x1b[2K\x1b[?25h"  # over a progress bar, which hides the cursor
+
+
+def end_on_interrupt() -> None:
+    """Ends the process on SIGINT from a thread of its own.
+
+    An exception in the main thread would wait for a compilation under way, or be lost in it.
+    """
+    reads, writes = os.pipe()
+    os.set_blocking(writes, False)
+    signal.set_wakeup_fd(writes, warn_on_full_buffer=False)
+    signal.signal(signal.SIGINT, lambda *_: None)
+    threading.Thread(target=_wait, args=(reads,), daemon=True).start()
+
+
+def say_interrupted() -> None:
+    """The line on stderr."""
+    if sys.stderr is not None:
+        print(f"{_NEW_LINE if sys.stderr.isatty() else ''}roofcast: interrupted", file=sys.stderr, flush=True)
+
+
+def _wait(reads: int) -> None:
+    while os.read(reads, 1) != bytes([signal.SIGINT]):  # other signals that have a handler are told as well
+        pass
+    with contextlib.suppress(Exception):
+        say_interrupted()
+        for file in list(UNFINISHED):
+            file.unlink(missing_ok=True)
+    os._exit(INTERRUPTED)
