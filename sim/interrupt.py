@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 
 from sim.files import UNFINISHED
 
 INTERRUPTED = 130
+LAST_WORDS: list[Callable[[], str]] = []  # what else is to be said
 _NEW_LINE = "\r\x1b[2K\x1b[?25h"  # over a progress bar, which hides the cursor
 
 
@@ -37,6 +39,8 @@ def _wait(reads: int) -> None:
         pass
     with contextlib.suppress(Exception):
         say_interrupted()
+        for words in LAST_WORDS:
+            print(f"note: {words()}", file=sys.stderr, flush=True)
         for file in list(UNFINISHED):
             file.unlink(missing_ok=True)
     os._exit(INTERRUPTED)

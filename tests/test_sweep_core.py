@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 import functools
 import math
 from collections import Counter
@@ -79,7 +80,7 @@ def hold(found: Plan, part: Part, reasons: list[list[bool]], values: list[list[f
 
 
 class Tabled(Sweeper):
-    """A sweeper whose cells are judged by tables in place of kernels: reasons (R, L, C, Q or 1), objectives likewise."""
+    """A sweeper whose cells are judged by tables in place of kernels: reasons (R, L, C, Q or 1) and objectives."""
 
     def __init__(self, found: Plan, code: np.ndarray, values: list[np.ndarray]) -> None:
         super().__init__(found)
@@ -179,7 +180,7 @@ def limited(n_states: int) -> tuple[Plan, dict[str, np.ndarray], dict[str, tuple
     for name, sign in LIMITS.items():
         known = np.unique(figures[name][np.isfinite(figures[name]) & (figures["code"] == 0)]).astype(float)
         share = 0.7 if sign == "<=" else 0.3
-        middles = [(a + b) / 2 for a, b in zip(known, known[1:], strict=False) if b > 1.001 * a]
+        middles = [(a + b) / 2 for a, b in pairwise(known) if b > 1.001 * a]
         limits[name] = (sign, float(middles[int(len(middles) * share)]))
     return plan(replace(BASE, limits={name: at for name, (_, at) in limits.items()})), figures, limits
 

@@ -47,7 +47,7 @@ def _matrix(path: str, profile: str | None) -> int:
     check_writable(path)
     from sim import guide
 
-    _write(path, guide.matrix_markdown(profile))
+    write_whole(path, guide.matrix_markdown(profile))
     print_notes([f"wrote {path}"])
     return 0
 

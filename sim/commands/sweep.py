@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
-import signal
 import sys
-import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,12 +61,8 @@ def execute(args: argparse.Namespace) -> int:
     from sim.verbs.sweep import sweep
 
     asked = spec if args.by or args.top or args.profile is not None else args.sweep
-    try:
-        with _interrupts(), progress_bar("configurations") as tell:
-            answer = sweep(asked, progress=tell, **call_arguments(args, _KEYWORDS))
-    except KeyboardInterrupt as stopped:
-        print_notes(filter(None, [str(stopped)]))
-        raise
+    with progress_bar("configurations") as tell:
+        answer = sweep(asked, progress=tell, **call_arguments(args, _KEYWORDS))
     if args.format == "json":
         print_json(_document(answer))
     elif args.format == "csv":
@@ -87,19 +79,6 @@ def execute(args: argparse.Namespace) -> int:
         sweep_plot(answer, args.plot)
         print_notes([f"wrote {args.plot}"])
     return 0 if answer.top.rows() else 1
-
-
-@contextlib.contextmanager
-def _interrupts() -> Iterator[None]:
-    """Ctrl-C as an exception, so that what is kept of a sweep is said, and its workers are ended."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _spec(args: argparse.Namespace) -> Spec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from sim.interrupt import LAST_WORDS
 from sim.sweep.blocks import Hint, hint_of, reason_names
 from sim.sweep.parts import Part, empty, merge
 from sim.sweep.plan import Plan
@@ -30,6 +31,8 @@ def run(plan: Plan, source: Source, store: Store | None = None, progress: Tell |
     todo = [i for i in range(len(plan.blocks)) if i not in merged.stored]
     n_cells = sum(cells_of(plan, i) for i in merged.stored)
     merged.go_on()
+    if store:
+        LAST_WORDS.append(store.told)
     try:
         for i, part, cells in source(todo, merged.hint):
             if store:
@@ -41,6 +44,9 @@ def run(plan: Plan, source: Source, store: Store | None = None, progress: Tell |
                 progress("configurations", n_cells, plan.n_cells)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(store.told() if store else "") from None
+    finally:
+        if store:
+            LAST_WORDS.remove(store.told)
     return merged.part
 
 
