@@ -12,9 +12,9 @@ import sim
 from sim import design
 from sim.design import FREE, Design
 from sim.errors import RoofcastError
+from sim.point import evaluate
 from sim.request import build
 from sim.scaling import scaled
-from sim.point import evaluate
 
 LOAD = {"concurrency": 16, "prompt": 2048, "output": 512}
 KIMI = {"model": "kimi-k2.6", "hardware": "8x h200", **LOAD}

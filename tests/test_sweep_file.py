@@ -189,6 +189,8 @@ def test_slices_are_those_of_the_catalogue() -> None:
         ("answers.top", 10**6, "answers.top: expected at most 10000"),
         ("answers.crossover", [{"along": "users", "between": "model"}], "crossover[1].along: no axis is called"),
         ("answers.crossover", [{"along": "tp", "between": "tp"}], "answers.crossover[1].between: is the same axis"),
+        ("answers.crossover", [{"along": "tp", "between": "model"}], "crossover[1].along: nothing crosses along tp"),
+        ("answers.crossover", [{"along": "concurrency", "between": "pp"}], "between: the axis pp has one value"),
         ("answers.crossover", [{"along": "tp"}], "answers.crossover[1].between: required key is missing"),
         ("name", None, "name: required key is missing"),
         ("pay", "lease", "pay: "),

@@ -65,7 +65,7 @@ def execute(args: argparse.Namespace) -> int:
 
     asked = spec if args.by or args.top or args.profile is not None else args.sweep
     try:
-        with _interrupts(), progress_bar("configurations") as tell:
+        with _interrupts(), progress_bar(rate=True) as tell:
             answer = sweep(asked, progress=tell, **call_arguments(args, _KEYWORDS))
     except KeyboardInterrupt as stopped:
         print_notes(filter(None, [str(stopped)]))

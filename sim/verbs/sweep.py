@@ -20,12 +20,14 @@ from sim.sweep.blocks import Sweeper, reason_names
 from sim.sweep.cells import to_parquet
 from sim.sweep.cluster import cluster as workers
 from sim.sweep.compiled import keep_compiled
+from sim.sweep.crossover import crossover
 from sim.sweep.file import load_sweep
 from sim.sweep.kept import kept_cells
 from sim.sweep.manifest import manifest
 from sim.sweep.parts import Part
 from sim.sweep.plan import Plan, plan
 from sim.sweep.run import Evaluate, Tell, in_process, run
+from sim.sweep.sensitivity import sensitivities
 from sim.sweep.spec import ROW_AXES, Spec
 from sim.sweep.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
@@ -33,6 +35,7 @@ from sim.verbs.sweep_verify import verify as verify_front
 
 Keep = Literal["front", "feasible", "all"]
 KEEP = ("front", "feasible", "all")
+MOST_SENSITIVE = 256
 TEXT_AXES = ("model", "weights", "kv", "hardware", "engine")
 ARGUMENTS = ("gpus", "tp", "pp", "ep", "dp", "replicas", "max_num_batched_tokens", "max_num_seqs",
              "gpu_memory_utilization")  # fmt: skip
@@ -47,7 +50,8 @@ class Sweep:
 
     best: for each group of `by` and each objective its best cell; top: the least by the first objective; front: cells
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
-    verified: where it was asked for, cells of the front as simulated (sim.verbs.sweep_verify).
+    Where they were asked for, verified: cells of the front as simulated (sim.verbs.sweep_verify); crossovers, in the
+    order of the spec; sensitivities: of the best by the first objective, MOST_SENSITIVE at most.
     """
 
     plan: Plan
@@ -59,6 +63,8 @@ class Sweep:
     seconds: float
     compile_s: float
     verified: Result | None = None
+    crossovers: tuple[Result, ...] = ()
+    sensitivities: Result | None = None
 
 
 def sweep(
@@ -101,9 +107,20 @@ def sweep(
         found = answers(planned, part, seconds, compile_s)
         if out is not None:
             write_tables(found, out)
+    found = replace(found, **asked(planned, part))
     if verify and found.front.rows():
         found = replace(found, verified=verify_front(found.front, spec, progress))
     return found
+
+
+def asked(planned: Plan, part: Part) -> dict[str, Any]:
+    """Crossovers and sensitivities, as far as the spec asks for them."""
+    spec = planned.spec
+    best = part.best_index[0][part.best_index[0] >= 0][:MOST_SENSITIVE]
+    return {
+        "crossovers": tuple(crossover(planned, *of) for of in spec.crossover),
+        "sensitivities": sensitivities(planned, best) if spec.sensitivities and len(best) else None,
+    }
 
 
 def warmed(planned: Plan, keep: Keep) -> tuple[Evaluate, float]:
