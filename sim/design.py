@@ -176,7 +176,7 @@ def first_kept(design: Design, start: np.ndarray, end: np.ndarray) -> np.ndarray
 
 
 def solve(design: Design) -> tuple[np.ndarray | None, np.ndarray]:
-    """((P,) logarithms of the factors of least cost that keep to the limits, or None; (N, 1 + J) excess on the grid)."""
+    """((P,) logarithms of the factors of least cost that keep to the limits, or None; (N, 1 + J) excess of a grid)."""
     points = grid(design)
     cost, excess = design.judge(points)
     kept = np.all(excess <= 0, axis=1)
@@ -187,6 +187,8 @@ def solve(design: Design) -> tuple[np.ndarray | None, np.ndarray]:
             best = shrunk(design, best, design.free & MEMORY) if design.objective == GROWTH else best
             best = first_kept(design, descended(design, best), best)
         found = best
+    elif by_line:
+        return None, excess
     else:
         found = descended(design, points[np.argmin(np.max(excess, axis=1))])
         if np.any(design.judge(np.resize(found, points.shape))[1][0] > 0):

@@ -111,7 +111,8 @@ def test_two_parameters_cost_as_little_as_on_a_fine_grid(weight: float) -> None:
 
 def test_at_the_cheapest_point_a_factor_costs_what_it_gains() -> None:
     growth = {"bandwidth": 0.3, "compute": 0.1}
-    found = sim.minimize(tuple(growth), subject={"user_tokens_per_s": 30}, objective="usd_per_mtok", growth=growth, **KIMI)
+    subject = {"user_tokens_per_s": 30}
+    found = sim.minimize(tuple(growth), subject=subject, objective="usd_per_mtok", growth=growth, **KIMI)
     factors = {name: float(found[f"{name}_factor"]) for name in growth}
     for name, exponent in growth.items():
         up, down = (figure("output_tokens_per_s", **{**factors, name: factors[name] * by}) for by in (1.02, 1 / 1.02))

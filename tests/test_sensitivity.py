@@ -49,7 +49,8 @@ def of(columns: dict[str, np.ndarray], figure: str, parameter: str) -> np.ndarra
 
 def logs(model: str, hardware: str, concurrency: int, parameter: str, factor: float) -> np.ndarray:
     """Logarithms of FIGURES with one parameter multiplied, in float64, by names as people give them."""
-    made = build(model, hardware, engine=None, weights="native", kv=None, concurrency=concurrency, prompt=900, output=200)
+    load = {"concurrency": concurrency, "prompt": 900, "output": 200}
+    made = build(model, hardware, engine=None, weights="native", kv=None, **load)
     arguments = (made.setup.model, made.setup.device, made.setup.engine, jax.tree.map(lambda a: a[0], made.points))
     model_, device, engine, point = jax.tree.map(lambda leaf: draw.to(np.asarray(leaf), np.float64), arguments)
     device = replace(device, **{name: getattr(device, name) * factor for name in SCALED[parameter]})

@@ -230,7 +230,7 @@ def test_all_problems_of_a_file_are_said_at_once_with_their_lines(tmp_path: Path
 @pytest.mark.parametrize("path", sorted((ROOT / "scenarios" / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
 def test_ready_made_sweeps_are_valid(path: Path) -> None:
     spec = load_sweep(path)
-    assert plan(spec).n_cells > 1000
+    assert plan(spec).n_cells > 10
 
 
 @pytest.mark.parametrize("source", [3, None, "", "/no/such.toml", "/dev"])

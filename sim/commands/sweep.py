@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sim.sweep.spec import Spec
     from sim.verbs.sweep import Sweep
 
-_KEYWORDS = {name: name for name in ("out", "keep", "cluster", "verify")}
+_KEYWORDS = {name: name for name in ("out", "keep", "cluster", "verify", "sensitivities")}
 
 
 def configure(parser: Parser) -> None:
@@ -33,6 +33,7 @@ def configure(parser: Parser) -> None:
     answers.add_argument("--by", type=names, metavar="AXES", help="the best of each value of these: model,concurrency")
     answers.add_argument("--top", type=count(), metavar="N", help="configurations to rank")
     answers.add_argument("--verify", action="store_true", default=None, help="simulate the Pareto front's requests")
+    answers.add_argument("--sensitivities", action="store_true", default=None, help="elasticities of the best")
     run = parser.add_argument_group("where it runs, and what is kept")
     run.add_argument("--cluster", type=_cluster, metavar="N|ADDRESS", help="worker processes here, or a scheduler's")
     run.add_argument("--out", metavar="DIR", help="keep rows as Parquet; the same command resumes what was stopped")

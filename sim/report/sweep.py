@@ -116,16 +116,13 @@ def sweep_view(answer: Sweep) -> RenderableType:
         parts += [_table(answer.front, spec, f"\nPareto front of {goals}")] if len(spec.minimize) > 1 else []
     parts.append(failures_table(answer.failures, spec.limits))
     for title, result in further(answer).items():
-        draw = _DRAWN.get(title, crossover_table)
-        parts.append(draw(result, f"\n{title}"))
+        parts.append(_DRAWN[title](result, f"\n{title}"))
     return Group(*parts)
 
 
 def further(answer: Sweep) -> dict[str, Result]:
     """Tables that a sweep has where they were asked for, by title."""
-    crossed = zip(answer.plan.spec.crossover, answer.crossovers, strict=True)
-    found = {f"Crossovers of {between} along {along} by {HEADINGS[goal]}": r for (along, between, goal), r in crossed}
-    found |= {"Sensitivities": answer.sensitivities, "Verified": answer.verified}
+    found = {"Crossovers": answer.crossovers, "Sensitivities": answer.sensitivities, "Verified": answer.verified}
     return {title: result for title, result in found.items() if result is not None and len(result.rows())}
 
 
@@ -222,7 +219,7 @@ def _reason(name: str, limits: Mapping[str, float]) -> str:
 
 def crossover_table(result: Result, title: str) -> RenderableType:
     """Where the order of values changes, and where one stops or starts keeping to the limits."""
-    columns = [Column(name, name) for name in ("event", "at", "before", "after")]
+    columns = [Column(name, name) for name in ("along", "between", "objective", "event", "at", "before", "after")]
     return _titled(title, grid(columns, result.rows()[:_MOST_ROWS]))
 
 
@@ -270,4 +267,4 @@ def _signed(share: float | None) -> str:
     return ABSENT if share is None else f"{share:+.1%}"
 
 
-_DRAWN = {"Sensitivities": sensitivity_table, "Verified": verified_table}
+_DRAWN = {"Crossovers": crossover_table, "Sensitivities": sensitivity_table, "Verified": verified_table}

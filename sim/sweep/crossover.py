@@ -11,8 +11,9 @@ import numpy as np
 
 from sim.errors import RoofcastError, did_you_mean, sentence, shown
 from sim.results import Result
+from sim.sweep.blocks import Sweeper
 from sim.sweep.plan import Plan, plan
-from sim.sweep.run import in_process, parts_of, run
+from sim.sweep.run import in_process, run
 from sim.sweep.spec import AXES, LENGTH_AXES, OBJECTIVES, Spec
 
 ALONG = {**dict.fromkeys(LENGTH_AXES, "tokens"), "concurrency": "1"}
@@ -37,11 +38,12 @@ def crossover(of: Plan, along: str, between: str | Sequence, objective: str | No
 
     Raises RoofcastError where an axis or a value is none of the sweep's, or there is nothing to compare.
     """
-    axis, *chosen = (between,) if isinstance(between, str) else between
+    axis, *chosen = [between] if isinstance(between, str) else between
     objective = objective or of.spec.minimize[0]
     _check(of.spec, along, axis, chosen, objective)
     values = tuple(chosen) or getattr(of.spec, axis)
-    own = plan(replace(of.spec, **{axis: values, "by": (axis, along), "minimize": (objective,), "top": 1}))
+    changes: dict[str, Any] = {axis: values, "by": (axis, along), "minimize": (objective,), "top": 1}
+    own = plan(replace(of.spec, **changes))
     points, best, index = _least(own, along, axis, values)
     names = [str(value) for value in values]
     events = sorted([*_changes(points, best), *_ends(points, best)], key=lambda event: event[4])
@@ -79,7 +81,8 @@ def _check(spec: Spec, along: str, axis: str, chosen: Sequence, objective: str) 
 
 def _least(own: Plan, along: str, axis: str, values: tuple) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """((X,) points of the axis in order, (V, X) least of the objective, infinite where there is none, its index)."""
-    part = run(own, in_process(parts_of(own)))
+    sweeper = Sweeper(own)
+    part = run(own, in_process(lambda i, hint: (sweeper.evaluate(i, hint), None)))
     group, at = _groups(own)
     points = np.unique(at[along]).astype(float)
     best, index = np.full((len(values), len(points)), np.inf), np.full((len(values), len(points)), -1)
@@ -93,11 +96,12 @@ def _groups(own: Plan) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """(numbers of the groups, values on every axis of one cell of each)."""
     dims = ("deployments", "lengths", "concurrency", "prices")
     firsts = [np.unique(own.group_axes[dim][0], return_index=True) for dim in dims]
-    numbers = np.meshgrid(*(ids * own.group_axes[d][1] for d, (ids, _) in zip(dims, firsts, strict=True)), indexing="ij")
+    strides = [own.group_axes[dim][1] for dim in dims]
+    numbers = np.meshgrid(*(ids * n for n, (ids, _) in zip(strides, firsts, strict=True)), indexing="ij")
     places = np.meshgrid(*(first for _, first in firsts), indexing="ij")
     shape = (own.n_rows, len(own.lengths), own.n_concurrency, len(own.prices))
     cells = np.ravel_multi_index(tuple(place.ravel() for place in places), shape)
-    return sum(numbers).ravel(), own.coordinates(cells)
+    return np.sum(numbers, axis=0).ravel(), own.coordinates(cells)
 
 
 def _changes(points: np.ndarray, best: np.ndarray) -> Iterator[tuple]:

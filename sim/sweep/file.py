@@ -158,7 +158,7 @@ def _answers(answers: Answers, axes: Mapping[str, tuple], problems: Problems) ->
                 what = f"the axis {name} has one value, and nothing to compare"
                 problems.add(("answers", "crossover", i, place), what, "give it several")
     once = {name: tuple(dict.fromkeys(getattr(answers, name))) for name in ("minimize", "by")}
-    return {**once, "top": answers.top, "crossover": crossover, "sensitivities": answers.sensitivities}
+    return {**once, "top": answers.top, "crossover": crossover}
 
 
 def _check_objective(name: str) -> None:

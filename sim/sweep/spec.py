@@ -57,7 +57,6 @@ class Spec:
     top: int = 10
     profile: str | None = None
     crossover: tuple[tuple[str, str, str], ...] = ()
-    sensitivities: bool = False
 
     @property
     def axes(self) -> dict[str, tuple]:

@@ -156,14 +156,13 @@ class Crossover(Table):
 class Answers(Table):
     """What is wanted: objectives to minimize (the first ranks), the best for each value of the axes of `by`, the top.
 
-    The Pareto front is over all objectives of `minimize`. sensitivities: elasticities of the best by the first.
+    The Pareto front is over all objectives of `minimize`.
     """
 
     minimize: Words = ("usd_per_mtok", "tpot_s")
     by: Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(strict=False)] = ("model",)
     top: Annotated[int, Field(gt=0, le=MOST_TOP)] = 10
     crossover: Annotated[tuple[Crossover, ...], Field(strict=False, max_length=100)] = ()
-    sensitivities: bool = False
 
 
 class SweepFile(Table):

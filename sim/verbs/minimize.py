@@ -93,9 +93,9 @@ def _checked(
     problems.append(_unknown("objective", objective, (GROWTH, *(name for name in FIGURES if name not in AT_LEAST))))
     for where, table in (("weights_of", weights_of), ("growth", growth), ("bounds", bounds)):
         problems += [_unknown(where, name, names) for name in table]
-    for where, table in (("weights_of", weights_of), ("growth", growth)):
-        wrong = {n: v for n, v in table.items() if not (_number(v) >= 0)}
-        problems += [sentence(f"expected a number of at least 0, found {shown(v)}", f"{where}.{n}") for n, v in wrong.items()]
+    exponents = {f"weights_of.{n}": v for n, v in weights_of.items()} | {f"growth.{n}": v for n, v in growth.items()}
+    problems += [sentence(f"expected a number of at least 0, found {shown(value)}", where)
+                 for where, value in exponents.items() if not 0 <= _number(value) < np.inf]  # fmt: skip
     ranges = {name: _range(bounds.get(name, BOUNDS)) for name in names}
     wrong = [name for name, ends in ranges.items() if ends is None]
     told = f"expected two increasing factors, above 0 and up to {MOST_FACTOR:g}"
