@@ -81,11 +81,30 @@ def test_tables_say_what_is_best_and_why_others_fail(run: Run, path: str, verb: 
 
 
 def test_tables_that_were_asked_for_follow(run: Run, path: str, verb: SimpleNamespace) -> None:
-    found = table([{"along": "concurrency", "from": 16, "lowest": "moe-a"}])
-    verb.answer = sweep_answer(crossovers=found, sensitivities=None)
+    found = table(
+        [
+            {
+                "along": "concurrency",
+                "between": "model",
+                "objective": "usd_per_mtok",
+                "event": "order changes",
+                "at": 15.5,
+                "before": "moe-a",
+                "after": "dense-b",
+            }
+        ]
+    )
+    slopes = [{"index": 7, "model": "moe-a", "hardware": "h100-sxm", "parameter": name,
+               "output_tokens_per_s_elasticity": 0.8, "usd_per_mtok_elasticity": -0.8}
+              for name in ("bandwidth", "price")]  # fmt: skip
+    verb.answer = sweep_answer(crossovers=found, sensitivities=table(slopes))
     out = run("sweep", path)[1]
-    assert "\nCrossovers\n" in out and "Sensitivities" not in out
-    assert json.loads(run("sweep", path, "--format", "json")[1])["crossovers"]["rows"] == found.rows()
+    told = out.partition("Crossovers\n")[2].splitlines()
+    assert told[1].split()[3:] == ["order", "changes", "15.5", "moe-a", "dense-b"]
+    told = out.partition("Sensitivities: percent more tok/s for one percent more\n")[2].splitlines()
+    assert (told[0].split()[2:], told[1].split()[2:]) == (["bandwidth", "price"], ["+0.80", "+0.80"])
+    body = json.loads(run("sweep", path, "--format", "json")[1])
+    assert body["crossovers"]["rows"] == found.rows()
 
 
 def test_what_was_simulated_stands_beside_the_closed_form(run: Run, path: str, verb: SimpleNamespace) -> None:

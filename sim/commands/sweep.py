@@ -61,7 +61,7 @@ def execute(args: argparse.Namespace) -> int:
     from sim.verbs.sweep import sweep
 
     asked = spec if args.by or args.top or args.profile is not None else args.sweep
-    with progress_bar("configurations") as tell:
+    with progress_bar(rate=True) as tell:
         answer = sweep(asked, progress=tell, **call_arguments(args, _KEYWORDS))
     if args.format == "json":
         print_json(_document(answer))

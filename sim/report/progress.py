@@ -25,25 +25,21 @@ from sim.report.table import console
 
 
 class Speed(ProgressColumn):
-    """How much of a task is done a second: `31.2 M configurations/s`."""
-
-    def __init__(self, unit: str):
-        super().__init__()
-        self._unit = unit
+    """How much of a task is done a second: `31.2 M/s`."""
 
     def render(self, task: Task) -> Text:
         """The rate over the last seconds, or nothing before there is one."""
-        return Text(f"{prefixed(task.speed, self._unit, lowest=0)}/s" if task.speed else "")
+        return Text(f"{prefixed(task.speed, '', lowest=0).strip()}/s" if task.speed else "", no_wrap=True)
 
 
 @contextmanager
-def progress_bar(unit: str = "") -> Iterator[Callable[[str, int, int], None]]:
+def progress_bar(rate: bool = False) -> Iterator[Callable[[str, int, int], None]]:
     """Gives a function of (what, done, of) that draws a bar for each `what`; all are wiped at the end.
 
-    With the name of what is counted, the bar has its rate and the time left.
+    rate: how many a second, and the time left, instead of how many.
     """
     shown = sys.stderr is not None and sys.stderr.isatty()
-    how_far = (TaskProgressColumn(), Speed(unit), TimeRemainingColumn()) if unit else (MofNCompleteColumn(),)
+    how_far = (TaskProgressColumn(), Speed(), TimeRemainingColumn()) if rate else (MofNCompleteColumn(),)
     columns = (TextColumn("{task.description}"), BarColumn(), *how_far, TimeElapsedColumn())
     with Progress(*columns, console=console(sys.stderr), transient=True, disable=not shown) as bar:
         tasks: dict[str, TaskID] = {}

@@ -48,6 +48,7 @@ _REASONS = {
     "context": "the context is beyond the model's limit",
     "price": "no price is known",
 }
+_ELASTIC = ("output_tokens_per_s", "usd_per_mtok")
 _SIMULATED = (
     Column("model", "model"), Column("hardware", "hardware"), Column("weights", "weights"),
     Column("lengths", "tokens"), Column("concurrency", "users"),
@@ -114,14 +115,14 @@ def sweep_view(answer: Sweep) -> RenderableType:
         goals = " and ".join(HEADINGS[name] for name in spec.minimize)
         parts += [_table(answer.front, spec, f"\nPareto front of {goals}")] if len(spec.minimize) > 1 else []
     parts.append(failures_table(answer.failures, spec.limits))
-    tables = ((title, verified_table if title == "Verified" else plain_table) for title in further(answer))
-    return Group(*parts, *(draw(further(answer)[title], f"\n{title}") for title, draw in tables))
+    for title, result in further(answer).items():
+        parts.append(_DRAWN[title](result, f"\n{title}"))
+    return Group(*parts)
 
 
 def further(answer: Sweep) -> dict[str, Result]:
     """Tables that a sweep has where they were asked for, by title."""
-    asked = {"Crossovers": "crossovers", "Sensitivities of the best": "sensitivities", "Verified": "verified"}
-    found = {title: getattr(answer, name, None) for title, name in asked.items()}
+    found = {"Crossovers": answer.crossovers, "Sensitivities": answer.sensitivities, "Verified": answer.verified}
     return {title: result for title, result in found.items() if result is not None and len(result.rows())}
 
 
@@ -216,10 +217,35 @@ def _reason(name: str, limits: Mapping[str, float]) -> str:
     return f"{what} {'below' if name in AT_LEAST else 'above'} {show(name, limits[name])}"
 
 
-def plain_table(result: Result, title: str) -> RenderableType:
-    """All columns of a result under their names."""
-    words = HEADINGS | AXIS_WORDS
-    return grid([Column(n, words.get(n, n.replace("_", " ")).replace(" ", "\n")) for n in result], result.rows(), title)
+def crossover_table(result: Result, title: str) -> RenderableType:
+    """Where the order of values changes, and where one stops or starts keeping to the limits."""
+    columns = [Column(name, name) for name in ("along", "between", "objective", "event", "at", "before", "after")]
+    return _titled(title, grid(columns, result.rows()[:_MOST_ROWS]))
+
+
+def sensitivity_table(result: Result, title: str) -> RenderableType:
+    """A row for each cell: percent of tokens/s, then of $/Mtok, for one percent more of each parameter."""
+    cells: dict[int, dict[str, Any]] = {}
+    for row in result.rows():
+        cell = cells.setdefault(row["index"], row)
+        for figure in _ELASTIC:
+            cell[f"{figure} {row['parameter']}"] = _elasticity(row[f"{figure}_elasticity"])
+    parameters = dict.fromkeys(result["parameter"].tolist())
+    setting = [Column(name, word) for name, word in (("model", "model"), ("hardware", "hardware"))]
+    setting += [Column("concurrency", "users")] if "concurrency" in result else []
+    shown = list(cells.values())[:_MOST_ROWS]
+    tables = [
+        _titled(
+            f"{title}: percent more {HEADINGS[figure]} for one percent more",
+            grid([*setting, *(Column(f"{figure} {name}", name) for name in parameters)], shown),
+        )
+        for figure in _ELASTIC
+    ]
+    return Group(*tables)
+
+
+def _elasticity(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:+.2f}"
 
 
 def verified_table(result: Result, title: str) -> RenderableType:
@@ -229,8 +255,16 @@ def verified_table(result: Result, title: str) -> RenderableType:
         | {f"{metric}_off": _signed(row[f"{metric}_off_frac"]) for metric in ("ttft", "tpot")}
         for row in result.rows()
     ]  # fmt: skip
-    return grid(_SIMULATED, rows, f"{title}: closed form, simulation, and how far the first is off")
+    return _titled(f"{title}: closed form, simulation, and how far the first is off", grid(_SIMULATED, rows))
+
+
+def _titled(title: str, table: RenderableType) -> RenderableType:
+    """A title that may be wider than its table."""
+    return Group(Text(title, style="bold"), table)
 
 
 def _signed(share: float | None) -> str:
     return ABSENT if share is None else f"{share:+.1%}"
+
+
+_DRAWN = {"Crossovers": crossover_table, "Sensitivities": sensitivity_table, "Verified": verified_table}

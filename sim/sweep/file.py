@@ -16,7 +16,7 @@ from sim.errors import RoofcastError, did_you_mean, sentence, shown
 from sim.fields import Table
 from sim.profiles import PRIORS
 from sim.sweep.slices import NAME_AXES, expand
-from sim.sweep.spec import AXES, OBJECTIVES, Spec
+from sim.sweep.spec import AXES, LENGTH_AXES, OBJECTIVES, Spec
 from sim.sweep.tables import MOST_TOP, Answers, Axes, Crossover, Limits, Range, SweepFile
 from sim.toml_errors import Problems, read_toml
 
@@ -118,7 +118,7 @@ def _spec(file: SweepFile, problems: Problems, folder: Path) -> Spec:
             axes[name] = tuple(dict.fromkeys(_names(name, given, problems) if name in NAME_AXES else given))
     _check_size(axes, file.answers.by, problems)
     _check_limits(file, problems)
-    answers, profile = _answers(file.answers, problems), file.profile
+    answers, profile = _answers(file.answers, axes, problems), file.profile
     own = None if profile is None else profile if profile == PRIORS else str(folder / profile)
     limits = file.limits.model_dump(exclude_none=True)
     given: dict[str, Any] = {**axes, **answers}
@@ -136,7 +136,7 @@ def _extend(found: list[str], axis: str, name: str) -> None:
     found += expand(axis, name)
 
 
-def _answers(answers: Answers, problems: Problems) -> dict[str, Any]:
+def _answers(answers: Answers, axes: Mapping[str, tuple], problems: Problems) -> dict[str, Any]:
     """Fields of the Spec, with a problem for each axis or objective that there is none of."""
     crossover = tuple((c.along, c.between, c.objective or answers.minimize[0]) for c in answers.crossover)
     for name in answers.by:
@@ -148,8 +148,15 @@ def _answers(answers: Answers, problems: Problems) -> dict[str, Any]:
         problems.add_unknown(("answers", "crossover", i, "between"), check_axis, between)
         if answers.crossover[i].objective:
             problems.add_unknown(("answers", "crossover", i, "objective"), _check_objective, objective)
+        if along in AXES and along not in (*LENGTH_AXES, "concurrency"):
+            hint = f"take one of {', '.join((*LENGTH_AXES, 'concurrency'))}"
+            problems.add(("answers", "crossover", i, "along"), f"nothing crosses along {along}", hint)
         if along == between:
             problems.add(("answers", "crossover", i, "between"), f"is the same axis as along, {shown(along)}")
+        for place, name in (("along", along), ("between", between)):
+            if name in AXES and len(axes.get(name, ())) < 2:
+                what = f"the axis {name} has one value, and nothing to compare"
+                problems.add(("answers", "crossover", i, place), what, "give it several")
     once = {name: tuple(dict.fromkeys(getattr(answers, name))) for name in ("minimize", "by")}
     return {**once, "top": answers.top, "crossover": crossover}
 
