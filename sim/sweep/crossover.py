@@ -38,7 +38,7 @@ def crossover(of: Plan, along: str, between: str | Sequence, objective: str | No
 
     Raises RoofcastError where an axis or a value is none of the sweep's, or there is nothing to compare.
     """
-    axis, *chosen = (between,) if isinstance(between, str) else between
+    axis, *chosen = [between] if isinstance(between, str) else between
     objective = objective or of.spec.minimize[0]
     _check(of.spec, along, axis, chosen, objective)
     values = tuple(chosen) or getattr(of.spec, axis)
