@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
+import types
 from collections import Counter
 
 import jax
@@ -108,6 +110,29 @@ def test_a_block_that_kills_every_worker_ends_in_a_sentence(plan, compiled, tmp_
         pytest.raises(RoofcastError, match=r"cluster: one worker after another died, the last with block \d; hint: "),
         cluster(1, plan, functools.partial(deadly, tmp_path, 0, 99)) as source,
     ):
+        run(plan, source)
+
+
+def test_a_scheduler_that_goes_is_a_sentence(plan, compiled, tmp_path):
+    workers = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0", silence_logs=50
+    )
+    with (
+        Store(tmp_path / "out", manifest.manifest(plan)) as store,
+        pytest.raises(RoofcastError, match="cluster: the scheduler is gone; hint: start it"),
+        workers as local,
+        cluster(local.scheduler_address, plan, functools.partial(noted, tmp_path)) as source,
+    ):
+        run(plan, source, store, lambda *_: local.close())
+    assert 1 <= len(store.done) < N_BLOCKS
+
+
+def test_a_worker_without_the_code_is_named(plan, address, monkeypatch):
+    module = types.ModuleType("only_here")
+    exec("def make(plan): ...", vars(module))
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    said = r"cluster: a worker has no roofcast like this one \(No module named 'only_here'\); hint: install the same"
+    with pytest.raises(RoofcastError, match=said), cluster(address, plan, module.make) as source:
         run(plan, source)
 
 

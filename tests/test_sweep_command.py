@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,10 +47,10 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A fake in the place of the verb; what it was given is kept, what it returns can be set."""
     kept = SimpleNamespace(answer=sweep_answer(), spec=None, given=None)
 
-    def sweep(spec: Spec, *, progress: Any, **given: Any) -> Any:
-        progress("sweeping", 1, 2)
-        kept.spec, kept.given = spec, given
-        if isinstance(kept.answer, Exception):
+    def sweep(source: Spec | str, *, progress: Any, **given: Any) -> Any:
+        progress("configurations", 1, 2)
+        kept.spec, kept.given = source, given
+        if isinstance(kept.answer, BaseException):
             raise kept.answer
         return kept.answer
 
@@ -59,7 +60,7 @@ def verb(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_the_file_and_the_options_reach_the_verb(run: Run, path: str, verb: SimpleNamespace, tmp_path: Path) -> None:
     assert run("sweep", path)[0] == 0
-    assert verb.given == {} and verb.spec.by == ("model", "concurrency") and verb.spec.name == "Two models"
+    assert verb.given == {} and verb.spec == path
     words = ["--by", "hardware,model,model", "--top", "3", "--profile", "none", "--verify", "--keep", "all"]
     assert run("sweep", path, *words, "--out", "kept", "--cluster", "4")[0] == 0
     assert (verb.spec.by, verb.spec.top, verb.spec.profile) == (("hardware", "model"), 3, "none")
@@ -85,6 +86,16 @@ def test_tables_that_were_asked_for_follow(run: Run, path: str, verb: SimpleName
     out = run("sweep", path)[1]
     assert "\nCrossovers\n" in out and "Sensitivities" not in out
     assert json.loads(run("sweep", path, "--format", "json")[1])["crossovers"]["rows"] == found.rows()
+
+
+def test_what_was_simulated_stands_beside_the_closed_form(run: Run, path: str, verb: SimpleNamespace) -> None:
+    row = {"model": "moe-a", "hardware": "h100-sxm", "weights": "fp8", "prompt_tokens": 512, "output_tokens": 128,
+           "concurrency": 16, "ttft_s": 0.11, "ttft_simulated_s": 0.1, "ttft_off_frac": 0.1,
+           "tpot_s": 0.02, "tpot_simulated_s": np.nan, "tpot_off_frac": np.nan}  # fmt: skip
+    verb.answer = sweep_answer(verified=table([row]))
+    line = run("sweep", path, "--verify")[1].rpartition("simu-")[2].splitlines()[-1]
+    assert line.split() == ["moe-a", "h100-sxm", "fp8", "512+128", "16",
+                            "110", "ms", "100", "ms", "+10.0%", "20.0", "ms", "-", "-"]  # fmt: skip
 
 
 def test_json_has_every_table_and_csv_every_row(run: Run, path: str, verb: SimpleNamespace) -> None:
@@ -113,6 +124,13 @@ def test_what_the_verb_refuses_is_a_sentence(run: Run, path: str, verb: SimpleNa
     assert run("sweep", path, "--out", "kept") == (2, "", "roofcast: out: holds another sweep\n")
 
 
+def test_ctrl_c_says_what_is_kept(run: Run, path: str, verb: SimpleNamespace) -> None:
+    verb.answer = KeyboardInterrupt("3 of 9 blocks are in kept")
+    before = signal.getsignal(signal.SIGINT)
+    assert run("sweep", path, "--out", "kept") == (130, "", "note: 3 of 9 blocks are in kept\n")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 @pytest.fixture
 def broadcasting() -> Iterator[None]:
     """The sweep's kernels rely on broadcasting between ranks: a term has only the axes that it depends on."""
@@ -134,6 +152,21 @@ def test_a_dry_run_says_what_it_will_take_and_stops(run: Run, path: str, verb: S
     assert 1e8 < body["memory_bytes"] < 2e10 and 0 < body["seconds"] < 60 and body["compile_s"] >= 0
     (row,) = csv.DictReader(io.StringIO(run("sweep", path, "--dry-run", "--format", "csv")[1]))
     assert row["configurations"] == "12"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("broadcasting")
+def test_a_whole_sweep(run: Run, path: str, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    code, out, err = run("sweep", path, "--verify", "--format", "json", "--plot", str(picture))
+    body = json.loads(out)
+    assert (code, body["configurations"]) == (0, 12) and f"wrote {picture}" in err and picture.stat().st_size > 10_000
+    assert len(body["best"]["rows"]) == 2 * 2 * 3 and len(body["top"]["rows"]) == 10
+    costs = [row["usd_per_mtok"] for row in body["top"]["rows"]]
+    assert costs == sorted(costs)
+    front, verified = body["front"]["rows"], body["verified"]["rows"]
+    assert {row["model"] for row in verified} <= {row["model"] for row in front}
+    assert all(abs(row["tpot_off_frac"]) < 0.3 and row["ttft_simulated_s"] > 0 for row in verified)
 
 
 @pytest.mark.parametrize(

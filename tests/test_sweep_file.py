@@ -18,9 +18,11 @@ from sim.engines import engines
 from sim.errors import RoofcastError
 from sim.params import is_moe
 from sim.sweep.file import load_sweep
+from sim.sweep.plan import plan
 from sim.sweep.spec import AXES, Spec
 from tests.test_config import document
 
+ROOT = Path(__file__).resolve().parents[1]
 VALID: dict[str, Any] = {
     "name": "A test",
     "axes": {
@@ -221,6 +223,12 @@ def test_all_problems_of_a_file_are_said_at_once_with_their_lines(tmp_path: Path
                     'sise = 3\n[limits]\ntpot = 1\n')  # fmt: skip
     told = problems(path)
     assert [f"(line {n})" in text for n, text in zip((5, 3, 6, 8), told, strict=True)] == [True] * 4
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scenarios" / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
+def test_ready_made_sweeps_are_valid(path: Path) -> None:
+    spec = load_sweep(path)
+    assert plan(spec).n_cells > 1000
 
 
 @pytest.mark.parametrize("source", [3, None, "", "/no/such.toml", "/dev"])

@@ -130,15 +130,15 @@ with Store(out, manifest) as store:
 
 def test_kill_9_loses_the_block_it_was_at_and_leaves_no_part_of_a_file(plan, parts, whole, tmp_path):
     out, job = tmp_path / "out", tmp_path / "job"
-    job.write_bytes(pickle.dumps((plan, parts, manifest(plan), str(out))))
+    job.write_bytes(pickle.dumps((plan, parts, manifest(plan, keep="all"), str(out))))
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(job)], env={**os.environ, "PYTHONPATH": str(ROOT)})
     deadline = time.monotonic() + 60
-    while len(list(out.glob("parts/block-*"))) < 3 and time.monotonic() < deadline:
+    while len(list(out.glob("parts/block-*"))) < 3 and child.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()
     (out / "cells" / ".block-000007.parquet.1").write_bytes(b"a part of")
-    with Store(out, manifest(plan)) as store:
+    with Store(out, manifest(plan, keep="all")) as store:
         done = set(store.done)
         assert 3 <= len(done) < N_BLOCKS and done == set(range(len(done)))
         for i in done:
@@ -168,7 +168,7 @@ def bounded_files(monkeypatch):
 @pytest.mark.parametrize("stop, said", [(full_disk, "No space left on device"), (bounded_files, "File too large")])
 def test_a_full_disk_is_a_sentence_and_the_sweep_goes_on_later(plan, parts, whole, tmp_path, monkeypatch, stop, said):
     out = tmp_path / "out"
-    with Store(out, manifest(plan)) as store:
+    with Store(out, manifest(plan, keep="all")) as store:
         store.write(0, parts[0], b"x" * 100)
         go_on = stop(monkeypatch)
         try:
@@ -179,5 +179,5 @@ def test_a_full_disk_is_a_sentence_and_the_sweep_goes_on_later(plan, parts, whol
     text = str(error.value)
     assert "\n" not in text and f"cannot be written: {said}; 1 of {N_BLOCKS} blocks are in" in text
     assert sorted(content(out)) == ["cells/block-000000.parquet", "manifest.json", "parts/block-000000.npz"]
-    with Store(out, manifest(plan)) as store:
+    with Store(out, manifest(plan, keep="all")) as store:
         assert packed(run(plan, of(parts), store)) == whole

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import signal
 import sys
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
     from sim.sweep.spec import Spec
     from sim.verbs.sweep import Sweep
 
-_KEYWORDS = {name: name for name in ("out", "keep", "cluster", "verify")}
+_KEYWORDS = {name: name for name in ("out", "keep", "cluster", "verify", "sensitivities")}
 
 
 def configure(parser: Parser) -> None:
@@ -29,6 +33,7 @@ def configure(parser: Parser) -> None:
     answers.add_argument("--by", type=names, metavar="AXES", help="the best of each value of these: model,concurrency")
     answers.add_argument("--top", type=count(), metavar="N", help="configurations to rank")
     answers.add_argument("--verify", action="store_true", default=None, help="simulate the Pareto front's requests")
+    answers.add_argument("--sensitivities", action="store_true", default=None, help="elasticities of the best")
     run = parser.add_argument_group("where it runs, and what is kept")
     run.add_argument("--cluster", type=_cluster, metavar="N|ADDRESS", help="worker processes here, or a scheduler's")
     run.add_argument("--out", metavar="DIR", help="keep rows as Parquet; the same command resumes what was stopped")
@@ -39,7 +44,7 @@ def configure(parser: Parser) -> None:
     group = parser.add_argument_group("output")
     add_format(group)
     group.add_argument("--plot", metavar="FILE", help="heat map, Pareto front and curves, as .png or .svg")
-    parser.epilog = "example: roofcast sweep scenarios/sweeps/moe-vs-dense.toml --dry-run"
+    parser.epilog = "example: roofcast sweep scenarios/sweeps/current-models-over-users.toml --dry-run"
 
 
 def _cluster(text: str) -> int | str | Bad:
@@ -59,8 +64,13 @@ def execute(args: argparse.Namespace) -> int:
     from sim.report.progress import progress_bar
     from sim.verbs.sweep import sweep
 
-    with progress_bar("configurations") as tell:
-        answer = sweep(spec, progress=tell, **call_arguments(args, _KEYWORDS))
+    asked = spec if args.by or args.top or args.profile is not None else args.sweep
+    try:
+        with _interrupts(), progress_bar("configurations") as tell:
+            answer = sweep(asked, progress=tell, **call_arguments(args, _KEYWORDS))
+    except KeyboardInterrupt as stopped:
+        print_notes(filter(None, [str(stopped)]))
+        raise
     if args.format == "json":
         print_json(_document(answer))
     elif args.format == "csv":
@@ -77,6 +87,19 @@ def execute(args: argparse.Namespace) -> int:
         sweep_plot(answer, args.plot)
         print_notes([f"wrote {args.plot}"])
     return 0 if answer.top.rows() else 1
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[None]:
+    """Ctrl-C as an exception, so that what is kept of a sweep is said, and its workers are ended."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _spec(args: argparse.Namespace) -> Spec:

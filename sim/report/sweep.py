@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sim.report.number import prefixed, show
+from sim.report.number import ABSENT, prefixed, show, significant
 from sim.report.table import Column, grid, pairs
 from sim.report.verdict import layout_line
 from sim.results import Result
 from sim.sweep.spec import AT_LEAST
+from sim.units import HOURS_PER_DAY, S_PER_HOUR
 
 if TYPE_CHECKING:
     from sim.sweep.cost import Cost
@@ -38,7 +39,7 @@ _SETTING = (
     Column("formats", "weights"), Column("lengths", "tokens"), Column("concurrency", "users"),
 )  # fmt: skip
 _HOLDS = {
-    "engine": ("engine", "weights", "hardware"), "formats": ("weights", "kv"), "concurrency": ("concurrency",),
+    "engine": ("engine",), "formats": ("weights", "kv"), "concurrency": ("concurrency",),
     "lengths": ("prompt_tokens", "output_tokens", "context_tokens"),
 }  # fmt: skip
 _REASONS = {
@@ -47,10 +48,12 @@ _REASONS = {
     "context": "the context is beyond the model's limit",
     "price": "no price is known",
 }
-_SIMULATED = {
-    "ttft_simulated_s": "TTFT simulated", "ttft_off_frac": "closed form off by", "tpot_simulated_s": "TPOT simulated",
-    "tpot_off_frac": "closed form off by", "concurrency": "users",
-}  # fmt: skip
+_SIMULATED = (
+    Column("model", "model"), Column("hardware", "hardware"), Column("weights", "weights"),
+    Column("lengths", "tokens"), Column("concurrency", "users"),
+    Column("ttft_s", "TTFT"), Column("ttft_simulated_s", "simu-\nlated"), Column("ttft_off", ""),
+    Column("tpot_s", "TPOT"), Column("tpot_simulated_s", "simu-\nlated"), Column("tpot_off", ""),
+)  # fmt: skip
 _FEW, _BAR_CELLS, _MOST_ROWS = 6, 24, 40
 
 
@@ -63,11 +66,19 @@ def dry_view(plan: Plan, cost: Cost) -> RenderableType:
     size = [
         ("deployments", f"{plan.n_rows:,}"), ("configurations", f"{plan.n_cells:,}"),
         ("blocks", f"{len(plan.blocks):,}"),
-        ("memory, about", prefixed(cost.memory_bytes, "B", lowest=0)), ("time, about", show("s", cost.seconds)),
+        ("memory, about", prefixed(cost.memory_bytes, "B", lowest=0)), ("time, about", _long(cost.seconds)),
         ("compilation before that, where it is not cached", show("s", cost.compile_s)),
     ]  # fmt: skip
     parts: list[RenderableType] = [Text(spec.name, style="bold"), grid(columns, rows), Text(""), pairs(size)]
     return Group(*parts, *_refused(plan.rows.refused))
+
+
+def _long(seconds: float) -> str:
+    """`7.20 h`: a duration in the largest unit of which there are two."""
+    lengths = {"days": HOURS_PER_DAY * S_PER_HOUR, "h": S_PER_HOUR, "min": S_PER_HOUR / 60}
+    fits = ((unit, seconds / length) for unit, length in lengths.items() if seconds >= 2 * length)
+    unit, n = next(fits, ("s", seconds))
+    return show("s", seconds) if unit == "s" else f"{significant(n)} {unit}"
 
 
 def swept(spec: Spec) -> Iterator[tuple[str, tuple]]:
@@ -103,12 +114,13 @@ def sweep_view(answer: Sweep) -> RenderableType:
         goals = " and ".join(HEADINGS[name] for name in spec.minimize)
         parts += [_table(answer.front, spec, f"\nPareto front of {goals}")] if len(spec.minimize) > 1 else []
     parts.append(failures_table(answer.failures, spec.limits))
-    return Group(*parts, *(plain_table(result, f"\n{title}") for title, result in further(answer).items()))
+    tables = ((title, verified_table if title == "Verified" else plain_table) for title in further(answer))
+    return Group(*parts, *(draw(further(answer)[title], f"\n{title}") for title, draw in tables))
 
 
 def further(answer: Sweep) -> dict[str, Result]:
     """Tables that a sweep has where they were asked for, by title."""
-    asked = {"Crossovers": "crossovers", "Sensitivities of the best": "sensitivities", "Front simulated": "verified"}
+    asked = {"Crossovers": "crossovers", "Sensitivities of the best": "sensitivities", "Verified": "verified"}
     found = {title: getattr(answer, name, None) for title, name in asked.items()}
     return {title: result for title, result in found.items() if result is not None and len(result.rows())}
 
@@ -141,6 +153,7 @@ def _table(result: Result, spec: Spec, title: str) -> RenderableType:
 def _rows_table(rows: list[dict[str, Any]], result: Result, spec: Spec, title: str, first: str) -> RenderableType:
     """Groups first, then the machine with its layout below and what else varies, then the figures."""
     several = {name for name, values in spec.axes.items() if len(values) > 1}
+    several |= {"engine"} if len({row["engine"] for row in rows}) > 1 else set()
     groups = [Column(column_of(n), _heading(n), unit_in_heading=True) for n in spec.by if column_of(n) in result]
     shown = {column.name for column in groups}
     always = ("model", "hardware")
@@ -205,5 +218,19 @@ def _reason(name: str, limits: Mapping[str, float]) -> str:
 
 def plain_table(result: Result, title: str) -> RenderableType:
     """All columns of a result under their names."""
-    words = HEADINGS | AXIS_WORDS | _SIMULATED
+    words = HEADINGS | AXIS_WORDS
     return grid([Column(n, words.get(n, n.replace("_", " ")).replace(" ", "\n")) for n in result], result.rows(), title)
+
+
+def verified_table(result: Result, title: str) -> RenderableType:
+    """TTFT and TPOT of cells of the front as the closed form has them, as simulated, and by what part it is above."""
+    rows = [
+        row | {"lengths": f"{row['prompt_tokens']:,}+{row['output_tokens']:,}"}
+        | {f"{metric}_off": _signed(row[f"{metric}_off_frac"]) for metric in ("ttft", "tpot")}
+        for row in result.rows()
+    ]  # fmt: skip
+    return grid(_SIMULATED, rows, f"{title}: closed form, simulation, and how far the first is off")
+
+
+def _signed(share: float | None) -> str:
+    return ABSENT if share is None else f"{share:+.1%}"

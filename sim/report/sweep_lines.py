@@ -95,7 +95,7 @@ def curves(
         if len(chosen) < len(names):
             handles.append(axes.plot([], [], color="#cccccc")[0])
             told.append(f"{len(names) - len(chosen)} others")
-        axes.legend(handles, told, frameon=False, fontsize=9, loc="best")
+        axes.legend(handles, told, facecolor="white", edgecolor="none", framealpha=0.85, fontsize=9, loc="best")
 
 
 def leaders(table: np.ndarray) -> list[int]:

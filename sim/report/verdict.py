@@ -182,7 +182,7 @@ def guide_view(result: Result) -> RenderableType:
     return Group(*tables, Text(f"\n{len(rows):,} claims:"), *counted)
 
 
-def layout_line(row: dict[str, Any]) -> str:
+def layout_line(row: Mapping[str, Any]) -> str:
     """`6 x TP8 EP8` on a line of its own: so many replicas of so many devices; empty where there is but one device."""
     one = " ".join(f"{name.upper()}{row[name]}" for name in ("tp", "pp", "ep") if row.get(name, 1) > 1)
     replicas = row.get("replicas", 1)

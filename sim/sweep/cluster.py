@@ -27,6 +27,7 @@ from sim.sweep.run import Evaluate, NowKnown, Source
 AHEAD = 2  # blocks that a worker is given at a time, so that it need not wait for the next
 MOST_WORKERS = 1024
 WAIT_S = 20
+GONE = sentence("the scheduler is gone", "cluster", "start it, and the same command again")
 
 Make = Callable[[Plan], Evaluate]
 
@@ -54,6 +55,7 @@ def cluster(where: str | int, plan: Plan, make: Make) -> Iterator[Source]:
 @contextlib.contextmanager
 def _client(where: str | int) -> Iterator[Any]:
     from distributed import Client, LocalCluster
+    from distributed.utils import silence_logging_cmgr
 
     text = str(where)
     if not text.isdecimal():
@@ -62,7 +64,7 @@ def _client(where: str | int) -> Iterator[Any]:
         except (OSError, ValueError) as error:
             what = f"no scheduler answers ({error or type(error).__name__})"
             raise RoofcastError(sentence(what, f"cluster {shown(text)}", "start one: dask scheduler")) from None
-        with client:
+        with silence_logging_cmgr(logging.CRITICAL), client:
             yield client
         return
     if not 1 <= int(text) <= MOST_WORKERS:
@@ -96,13 +98,16 @@ def _finished(
     client: Any, job: bytes, todo: Iterable[int], known: NowKnown
 ) -> Iterator[tuple[int, Part, bytes | None]]:
     """Blocks in the order in which they are finished."""
-    from distributed import KilledWorker, as_completed
+    from distributed import as_completed
 
     left, running = iter(todo), as_completed(loop=client.loop, with_results=True, raise_errors=False)
     block_of: dict[str, int] = {}
 
     def fill() -> None:
-        room = max(AHEAD * sum(client.nthreads().values()), 1) - len(block_of)
+        try:
+            room = max(AHEAD * sum(client.nthreads().values()), 1) - len(block_of)
+        except OSError:
+            raise RoofcastError(GONE) from None
         for i in itertools.islice(left, max(room, 0)):
             future = client.submit(_block, job, i, known(), pure=False)
             block_of[future.key] = i
@@ -111,14 +116,25 @@ def _finished(
     fill()
     for future, found in running:  # results are fetched at once, so that they do not die with their worker
         i = block_of.pop(future.key)
+        if future.status == "error":
+            raise _told(found[1], i) from None
         if future.status != "finished":
-            _, error, _ = found
-            if isinstance(error, KilledWorker):
-                what = f"one worker after another died, the last with block {i}"
-                error = RoofcastError(sentence(what, "cluster", "they may lack memory: take fewer"))
-            raise error from None
+            raise RoofcastError(GONE)
         fill()
         yield (i, *found)
+
+
+def _told(error: BaseException, i_block: int) -> BaseException:
+    """The sentence for what ended a block."""
+    from distributed import KilledWorker
+
+    if isinstance(error, KilledWorker):
+        what = f"one worker after another died, the last with block {i_block}"
+        return RoofcastError(sentence(what, "cluster", "they may lack memory: take fewer"))
+    if isinstance(error, ImportError):
+        what = f"a worker has no roofcast like this one ({error})"
+        return RoofcastError(sentence(what, "cluster", "install the same on all machines"))
+    return error
 
 
 def _block(job: bytes, i_block: int, hint: Hint | None) -> tuple[Part, bytes | None]:

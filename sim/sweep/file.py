@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from sim.bounds import MOST_CELLS
 from sim.errors import RoofcastError, did_you_mean, sentence, shown
+from sim.fields import Table
 from sim.profiles import PRIORS
 from sim.sweep.slices import NAME_AXES, expand
 from sim.sweep.spec import AXES, OBJECTIVES, Spec
@@ -21,7 +22,7 @@ from sim.toml_errors import Problems, read_toml
 
 MOST_GROUPS = 10**6
 WHOLE = tuple(n for n in AXES if n not in (*NAME_AXES, "gpu_memory_utilization", "usd_per_gpu_hour", "usd_factor"))
-TABLES = {
+TABLES: dict[str, type[Table]] = {
     "": SweepFile,
     "axes": Axes,
     "limits": Limits,
@@ -80,7 +81,7 @@ def _with_values(raw: dict[str, Any], problems: Problems) -> dict[str, Any]:
     axes = raw.get("axes")
     if not isinstance(axes, dict):
         return raw
-    full = {}
+    full: dict[str, Any] = {}
     for name, value in axes.items():
         if isinstance(value, dict) and f"axes.{name}" in TABLES:
             numbers = _range(name, value, problems)
@@ -120,7 +121,8 @@ def _spec(file: SweepFile, problems: Problems, folder: Path) -> Spec:
     answers, profile = _answers(file.answers, problems), file.profile
     own = None if profile is None else profile if profile == PRIORS else str(folder / profile)
     limits = file.limits.model_dump(exclude_none=True)
-    return Spec(file.name, **axes, limits=limits, **answers, pay=file.pay, profile=own)
+    given: dict[str, Any] = {**axes, **answers}
+    return Spec(file.name, limits=limits, pay=file.pay, profile=own, **given)
 
 
 def _names(axis: str, given: tuple[str, ...], problems: Problems) -> list[str]:

@@ -20,12 +20,14 @@ from sim.sweep.blocks import Sweeper, reason_names
 from sim.sweep.cells import to_parquet
 from sim.sweep.cluster import cluster as workers
 from sim.sweep.compiled import keep_compiled
+from sim.sweep.crossover import crossover
 from sim.sweep.file import load_sweep
 from sim.sweep.kept import kept_cells
 from sim.sweep.manifest import manifest
 from sim.sweep.parts import Part
 from sim.sweep.plan import Plan, plan
 from sim.sweep.run import Evaluate, Tell, in_process, run
+from sim.sweep.sensitivity import sensitivities as elasticities
 from sim.sweep.spec import ROW_AXES, Spec
 from sim.sweep.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
@@ -40,6 +42,8 @@ ARGUMENTS = ("gpus", "tp", "pp", "ep", "dp", "replicas", "max_num_batched_tokens
 OWN = {"max_num_batched_tokens": "tokens", "max_num_seqs": "1", "gpu_memory_utilization": "1",
        "usd_per_gpu_hour": "USD/h", "usd_factor": "1"}  # fmt: skip
 
+MOST_SENSITIVE = 32  # cells whose elasticities are told
+
 
 @dataclass(frozen=True)
 class Sweep:
@@ -47,7 +51,9 @@ class Sweep:
 
     best: for each group of `by` and each objective its best cell; top: the least by the first objective; front: cells
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
-    verified: where it was asked for, cells of the front as simulated (sim.verbs.sweep_verify).
+    crossovers: those that the sweep asks for (sim.sweep.crossover); sensitivities: where asked for, elasticities of
+    the best cells by the first objective (sim.sweep.sensitivity); verified: where asked for, cells of the front as
+    simulated (sim.verbs.sweep_verify).
     """
 
     plan: Plan
@@ -58,6 +64,8 @@ class Sweep:
     failures: Result
     seconds: float
     compile_s: float
+    crossovers: Result | None = None
+    sensitivities: Result | None = None
     verified: Result | None = None
 
 
@@ -68,13 +76,14 @@ def sweep(
     keep: Keep = "front",
     cluster: int | str | None = None,
     verify: bool = False,
+    sensitivities: bool = False,
     progress: Tell | None = None,
 ) -> Sweep:
     """Evaluates every combination of the axes of a sweep: its file, its tables as a mapping, or a Spec.
 
     out: a folder for the results; the same call goes on where one was stopped. keep: the cells stored there as
     Parquet: "front" (the tables only), "feasible" or "all". cluster: so many worker processes, or the address of a
-    scheduler. verify: cells of the front are simulated request by request, too.
+    scheduler. verify: cells of the front are simulated request by request, too; sensitivities: adds elasticities.
     Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
 
     Raises RoofcastError with all that is wrong with the axes, or with the folder.
@@ -101,9 +110,33 @@ def sweep(
         found = answers(planned, part, seconds, compile_s)
         if out is not None:
             write_tables(found, out)
-    if verify and found.front.rows():
-        found = replace(found, verified=verify_front(found.front, spec, progress))
-    return found
+    return further(found, sensitivities, verify, progress)
+
+
+def further(found: Sweep, sensitivities: bool, verify: bool, progress: Tell | None) -> Sweep:
+    """The sweep with what was asked for beyond its tables."""
+    spec, part = found.plan.spec, found.part
+    crossings = [crossover(found.plan, *asked) for asked in spec.crossover]
+    best = part.best_index[0][part.best_index[0] >= 0][:MOST_SENSITIVE]
+    return replace(
+        found,
+        crossovers=_stacked(spec, crossings) if crossings else None,
+        sensitivities=elasticities(found.plan, best) if sensitivities else None,
+        verified=verify_front(found.front, spec, progress) if verify and found.front.rows() else None,
+    )
+
+
+def _stacked(spec: Spec, crossings: list[Result]) -> Result:
+    """All crossovers in one table, each row with what it is along, between and of."""
+    names = ("along", "between", "objective")
+    rows = [
+        dict(zip(names, asked, strict=True)) | row
+        for asked, found in zip(spec.crossover, crossings, strict=True)
+        for row in found.rows()
+    ]
+    units = dict.fromkeys(names, "") | crossings[0].units
+    columns = {name: np.asarray([np.nan if row[name] is None else row[name] for row in rows]) for name in units}
+    return Result(columns, units, tuple(dict.fromkeys(told for one in crossings for told in one.provenance)))
 
 
 def warmed(planned: Plan, keep: Keep) -> tuple[Evaluate, float]:

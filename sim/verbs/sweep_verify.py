@@ -33,7 +33,7 @@ def verify(front: Result, spec: Spec, progress: Tell | None = None) -> Result:
     at = np.linspace(0, len(rows) - 1, min(len(rows), MOST_SIMULATED)).round().astype(int)
     chosen = [rows[i] for i in at]
     found = simulate_many([_scenario(row) for row in chosen], profile=spec.profile, progress=progress)
-    names = ("model", "hardware", "concurrency")
+    names = ("model", "hardware", "weights", "prompt_tokens", "output_tokens", "concurrency")
     columns: dict[str, list[Any]] = {name: [row[name] for row in chosen] for name in names}
     closed = [_closed(row, spec) for row in chosen]
     for metric, mean in COMPARED.items():
@@ -44,8 +44,8 @@ def verify(front: Result, spec: Spec, progress: Tell | None = None) -> Result:
             f"{metric}_simulated_s": seen,
             f"{metric}_off_frac": np.round(told / seen - 1, 4),
         }
-    units = {name: "s" if name.endswith("_s") else "1" if name.endswith("_frac") else "" for name in columns}
-    return Result({name: np.asarray(values) for name, values in columns.items()}, units | {"concurrency": "1"})
+    units = {name: front.units.get(name, "s" if name.endswith("_s") else "1") for name in columns}
+    return Result({name: np.asarray(values) for name, values in columns.items()}, units)
 
 
 def _scenario(row: Mapping[str, Any]) -> Scenario:
