@@ -97,17 +97,19 @@ def reasons(
     return against
 
 
-@partial(jax.jit, static_argnames=("at_least", "priced", "minimize"))
+@partial(jax.jit, static_argnames=("limited", "at_least", "priced", "minimize"))
 def score(
-    of: Deployment, cells: Cells, load: Workload, prices: Prices, valid: tuple[Array, ...], limits: dict[str, Array],
-    at_least: tuple[str, ...], priced: tuple[str, ...], minimize: tuple[str, ...],
+    of: Deployment, cells: Cells, load: Workload, prices: Prices, valid: tuple[Array, ...], limits: tuple[Array, ...],
+    limited: tuple[str, ...], at_least: tuple[str, ...], priced: tuple[str, ...], minimize: tuple[str, ...],
 ) -> tuple[Array, tuple[Array, ...]]:  # fmt: skip
     """(reasons against a cell as bits, -1 where it is padding; objectives, inf where there is a reason).
 
-    Of length 1 along axes on which they do not depend. valid: along each axis, what is no padding.
+    Of length 1 along axes on which they do not depend. valid: along each axis, what is no padding; limits: of what is
+    limited, in the order of the reasons (a dictionary would come out of jax.jit sorted).
     """
     found = figures(of, cells, load, prices)
-    against = reasons(of, cells, load, prices, found, limits, at_least, priced)
+    named = dict(zip(limited, limits, strict=True))
+    against = reasons(of, cells, load, prices, found, named, at_least, priced)
     code = sum(jnp.where(hit, 1 << k, 0).astype(jnp.int32) for k, hit in enumerate(against))
     code = jnp.where(functools.reduce(jnp.logical_and, valid), code, -1)
     return code, tuple(jnp.where(code == 0, found[name], jnp.inf) for name in minimize)

@@ -18,11 +18,14 @@ def configure(parser: Parser) -> None:
     add_format(parser)
     parser.add_argument("--write", metavar="FILE.md", help="also write all verdicts as Markdown")
     parser.add_argument("--check", metavar="FILE.md", help="exit with 1 if FILE.md is not what --write would write")
+    parser.add_argument("--matrix", metavar="FILE.md", help="instead, search its decision matrix and write that")
     parser.epilog = "example: roofcast guide --write docs/guide-check.md"
 
 
 def execute(args: argparse.Namespace) -> int:
     """Print the verdicts; 1 if the file of `--check` says otherwise."""
+    if args.matrix is not None:
+        return _matrix(args.matrix, args.profile)
     written = None if args.check is None else _read(args.check)
     if args.write is not None:
         check_writable(args.write)
@@ -38,6 +41,15 @@ def execute(args: argparse.Namespace) -> int:
         return 0
     print_notes([f"{args.check} is not what is computed now: run roofcast guide --write {args.check}"])
     return 1
+
+
+def _matrix(path: str, profile: str | None) -> int:
+    check_writable(path)
+    from sim import guide
+
+    _write(path, guide.matrix_markdown(profile))
+    print_notes([f"wrote {path}"])
+    return 0
 
 
 def _read(path: str) -> str:

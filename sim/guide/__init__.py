@@ -24,3 +24,10 @@ def markdown(result: Result) -> str:
     from sim.guide.report import markdown as render
 
     return render(result)
+
+
+def matrix_markdown(profile: str | None = None) -> str:
+    """The guide's decision matrix, each situation swept, as the document docs/decision-matrix.md."""
+    from sim.guide.matrix_report import matrix_markdown as render
+
+    return render(profile)

@@ -26,7 +26,7 @@ def markdown(result: Result) -> str:
     for section in sections():
         own = [row for row in rows if row["section"] == section.title]
         parts.append(f"## {section.title}\n" + (f"\n{section.note}\n" if section.note else ""))
-        parts.append(_table(_HEADINGS, [[str(row[name]) for name in _COLUMNS] for row in own]))
+        parts.append(table(_HEADINGS, [[str(row[name]) for name in _COLUMNS] for row in own]))
         if section.title in result.details["patterns"]:
             parts.append(_curve(result.details["patterns"][section.title]))
     return "\n".join(parts)
@@ -59,14 +59,14 @@ def _summary(rows: list[dict]) -> str:
     for title in (*titles, "**All**"):
         verdicts = [row["verdict"] for row in rows if title in (row["section"], "**All**")]
         lines.append([title, *(str(verdicts.count(v)) for v in Verdict), str(len(verdicts))])
-    return "## Summary\n\n" + _table(("Section", *(str(v).capitalize() for v in Verdict), "Claims"), lines)
+    return "## Summary\n\n" + table(("Section", *(str(v).capitalize() for v in Verdict), "Claims"), lines)
 
 
-def _curve(table: Result) -> str:
-    names = list(table)
+def _curve(curve: Result) -> str:
+    names = list(curve)
     headings = [_CURVE_HEADINGS.get(name) or _precision_heading(name) for name in names]
-    lines = [[show(name, row[name]) for name in names] for row in table.rows()]
-    return _table(headings, lines)
+    lines = [[show(name, row[name]) for name in names] for row in curve.rows()]
+    return table(headings, lines)
 
 
 def _precision_heading(name: str) -> str:
@@ -74,7 +74,8 @@ def _precision_heading(name: str) -> str:
     return f"{precision} {'size' if what == 'bytes' else 'H100s'}"
 
 
-def _table(headings: tuple[str, ...] | list[str], lines: list[list[str]]) -> str:
+def table(headings: tuple[str, ...] | list[str], lines: list[list[str]]) -> str:
+    """A Markdown table."""
     body = [_line(headings), "|" + " --- |" * len(headings), *(_line(line) for line in lines)]
     return "\n".join(body) + "\n"
 

@@ -184,7 +184,7 @@ def guide_view(result: Result) -> RenderableType:
 
 def layout_line(row: Mapping[str, Any]) -> str:
     """`6 x TP8 EP8` on a line of its own: so many replicas of so many devices; empty where there is but one device."""
-    one = " ".join(f"{name.upper()}{row[name]}" for name in ("tp", "pp", "ep") if row.get(name, 1) > 1)
+    one = " ".join(f"{name.upper()}{row[name]}" for name in ("tp", "pp", "dp", "ep") if row.get(name, 1) > 1)
     replicas = row.get("replicas", 1)
     layout = f"{replicas} x {one or '1 device'}" if replicas > 1 else one
     return f"\n{layout}" if layout else ""

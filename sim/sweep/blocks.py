@@ -114,8 +114,8 @@ class Sweeper:
     def score(self, made: tuple) -> tuple[Any, tuple]:
         """(reasons, objectives) of `cells`, on the device."""
         spec = self.plan.spec
-        limits = {name: np.float32(limit) for name, limit in spec.limits.items()}
-        return score(*made, limits, at_least=AT_LEAST, priced=self.priced, minimize=spec.minimize)
+        limits, limited = tuple(np.float32(limit) for limit in spec.limits.values()), tuple(spec.limits)
+        return score(*made, limits, limited=limited, at_least=AT_LEAST, priced=self.priced, minimize=spec.minimize)
 
     def judged(self, code: Any, values: tuple, hint: Hint) -> tuple[Reduced, Any]:
         """The device's reductions."""

@@ -83,7 +83,8 @@ class Plan:
         by = self.spec.by
         rows = self.rows.at[:, [i for i, name in enumerate(ROW_AXES) if name in by]]
         lengths = self.lengths[:, [i for i, name in enumerate(LENGTH_AXES) if name in by]]
-        prices = self.prices[:, [i for i, name in enumerate(PRICE_AXES) if name in by]]
+        known = np.nan_to_num(self.prices, nan=-1.0)  # the deployment's own price is one value, where NaN is no two
+        prices = known[:, [i for i, name in enumerate(PRICE_AXES) if name in by]]
         levels = np.asarray(self.spec.concurrency)[:, None][:, : int("concurrency" in by)]
         found, stride = {}, 1
         for name, table in (("prices", prices), ("concurrency", levels), ("lengths", lengths), ("deployments", rows)):

@@ -90,23 +90,19 @@ class _Builder:
         """The first reason why one of these could not be made."""
         return next(self.known[key][1] for key in keys if key in self.known and self.known[key][0] is None)
 
-    def machine(self, name: str, gpus: int | None) -> Machine:
-        found = catalog.machine(name)
-        return found if gpus is None else machine_for(found, {"gpus": np.array([gpus])})
-
     def row(self, values: tuple) -> tuple[tuple[int, int, int], tuple[float, ...]] | None:
         """(indices of the lowered parts, NUMBERS) of a combination; None where it cannot be."""
         model, weights, kv, hardware, gpus, runs, tp, pp, ep, dp, replicas, budget, seqs, frac = values
-        asked = Parallel(tp, pp, ep, dp, replicas)
-        place = ("machine", hardware, gpus, None if gpus else asked.n_devices)
-        machine = self.once(place, lambda: self._machine(hardware, gpus, asked))
-        if machine is None:
-            return self._refuse(place)
         served = ("serve", model, weights, runs, hardware)
-        found = self.once(served, lambda: self._served(model, weights, runs, machine))
+        found = self.once(served, lambda: self._served(model, weights, runs, catalog.machine(hardware)))
         if found is None:
             return self._refuse(served)
         row, plan, run = found
+        asked = Parallel(tp, pp, ep, dp, replicas)
+        place = ("machine", hardware, gpus, asked.replicas, None if gpus else asked.n_devices)
+        machine = self.once(place, lambda: self._machine(hardware, gpus, asked))
+        if machine is None:
+            return self._refuse(place)
         n_gpus = gpus or max(catalog.machine(hardware).n_devices, asked.n_devices)
         laid = ("layout", model, run.id, n_gpus, machine.link.domain_devices, asked)
         layout = self.once(laid, lambda: fill(asked, n_gpus, run, row, machine.link.domain_devices))
@@ -114,7 +110,7 @@ class _Builder:
             return self._refuse(laid)
         which = (
             self.models.place((model, weights, kv, run.id), lambda: lower_model(row, plan, kv_format(kv), run)),
-            self.devices.place((*place, run.id), lambda: lower_device(machine, run)),
+            self.devices.place((*_device(machine), run.id), lambda: lower_device(machine, run)),
             self._engine(run, machine, row),
         )
         return which, self._numbers(run, machine, layout, (budget, seqs, frac))
@@ -137,7 +133,7 @@ class _Builder:
         return self.engines.place(key, lambda: lower_engine(run, machine, self.profile, kind))
 
     def _numbers(self, run: EngineRow, machine: Machine, layout: Parallel, own: tuple) -> tuple[float, ...]:
-        key = ("numbers", run.id, machine.device.id, machine.device.memory_bytes, machine.n_devices, layout, own)
+        key = ("numbers", run.id, *_device(machine), layout, own)
         found = self.once(key, lambda: self._counted(run, machine, layout, own))
         assert found is not None
         return found
@@ -158,6 +154,11 @@ class _Builder:
 
     def _refuse(self, *keys: tuple) -> None:
         self.refused[self.why(*keys)] += 1
+
+
+def _device(machine: Machine) -> tuple[str, float, int]:
+    """What tells machines apart: their device, its memory, and how many there are, which settles the link."""
+    return machine.device.id, machine.device.memory_bytes, machine.n_devices
 
 
 def rows_of(spec: Spec) -> Rows:
