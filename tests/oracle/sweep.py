@@ -17,7 +17,7 @@ def cells(
 
 
 def money(cell: dict[str, Any], at: dict[str, float]) -> dict[str, float]:
-    """What a cell costs. cell: figures of the deployment, and its own price; at: the price that is asked for, or None."""
+    """What a cell costs. cell: figures of the deployment, and its own price; at: the price asked for, or None."""
     if at["usd_per_gpu_hour"] is None:
         per_device_s, per_joule = cell["usd_per_device_s"], cell["usd_per_joule"]
     else:
