@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 import functools
+import itertools
 import math
-from collections import Counter
 from dataclasses import replace
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from kernels.reduce import NO_INDEX, least_of, undominated
-from sim.errors import RoofcastError
-from sim.request import build
 from sim.sweep import plan as plans
 from sim.sweep.blocks import Sweeper, hint_of, reason_names
-from sim.sweep.parts import Part, leading, merge, pareto
+from sim.sweep.parts import Part, merge
 from sim.sweep.plan import Plan, plan
-from sim.sweep.rows import combinations
-from sim.sweep.spec import ROW_AXES
 from tests import sweep_cells as sweeps
 from tests.oracle import sweep as oracle
 
@@ -80,7 +71,7 @@ def hold(found: Plan, part: Part, reasons: list[list[bool]], values: list[list[f
 
 
 class Tabled(Sweeper):
-    """A sweeper whose cells are judged by tables in place of kernels: reasons (R, L, C, Q or 1) and objectives."""
+    """A sweeper whose cells are judged by tables in place of kernels: reasons and objectives (R, L, C, Q or 1)."""
 
     def __init__(self, found: Plan, code: np.ndarray, values: list[np.ndarray]) -> None:
         super().__init__(found)
@@ -180,7 +171,7 @@ def limited(n_states: int) -> tuple[Plan, dict[str, np.ndarray], dict[str, tuple
     for name, sign in LIMITS.items():
         known = np.unique(figures[name][np.isfinite(figures[name]) & (figures["code"] == 0)]).astype(float)
         share = 0.7 if sign == "<=" else 0.3
-        middles = [(a + b) / 2 for a, b in pairwise(known) if b > 1.001 * a]
+        middles = [(a + b) / 2 for a, b in itertools.pairwise(known) if b > 1.001 * a]
         limits[name] = (sign, float(middles[int(len(middles) * share)]))
     return plan(replace(BASE, limits={name: at for name, (_, at) in limits.items()})), figures, limits
 
@@ -251,106 +242,3 @@ def test_index_and_coordinates():
     for block in found.blocks:
         inside = np.arange(block.n_rows * sweeper.strides["deployments"])
         np.testing.assert_array_equal(sweeper.local(sweeper.flat(inside)), inside)
-
-
-NAMES = sweeps.named(
-    model=("llama-3.1-8b", "gpt-oss-120b", "qwen3-next-80b-a3b"), hardware=("h100-sxm", "m3-ultra", "2x-rtx-4090"),
-    engine=(None, "vllm", "mlx", "llamacpp"), weights=("native", "mlx4", "fp8"), gpus=(None, 8), tp=(None, 3, 8),
-    ep=(None, 4), dp=(None, 2), replicas=(None, 2, 4), max_num_seqs=(None, 9), gpu_memory_utilization=(None, 0.5),
-)  # fmt: skip
-
-
-def test_rows_are_requests():
-    """Every combination that a request refuses is refused for the same reason, and no other; the rest are the same."""
-    found = plan(NAMES)
-    where = {tuple(index): row for row, index in enumerate(found.rows.at.tolist())}
-    every = list(combinations(found.spec))
-    random = np.random.default_rng(0)
-    some = [every[i] for i in random.choice(len(every), 700, replace=False)]
-    assert len(where) + sum(found.rows.refused.values()) == len(every)
-    seen: Counter[str] = Counter()
-    for index, values in some:
-        given = dict(zip(ROW_AXES, values, strict=True))
-        open_ones = {n: v for n, v in given.items() if v is not None or n in ("engine", "kv")}
-        try:
-            request = build(**open_ones, concurrency=3, prompt=50, output=60)
-        except RoofcastError as error:
-            assert index not in where, given
-            seen[error.problems[0].split("; hint:")[0]] += 1
-            continue
-        row = where[index]
-        stacks = (found.rows.models, found.rows.devices, found.rows.engines)
-        own = [jax.tree.map(lambda a, i=i: a[i], t) for t, i in zip(stacks, found.rows.which[row], strict=True)]
-        numbers = {name: values[row] for name, values in found.rows.numbers.items()}
-        for mine, theirs in zip(own, (request.setup.model, request.setup.device, request.setup.engine), strict=True):
-            jax.tree.map(np.testing.assert_array_equal, mine, theirs)
-        for name in set(numbers) - {"purchase_usd"}:
-            assert numbers[name] == getattr(request.points, name)[0] or np.isnan(numbers[name]), (name, given)
-    assert len(seen) > 5 and set(seen) <= set(found.rows.refused)
-    assert all(found.rows.refused[reason] >= n for reason, n in seen.items())
-
-
-few = st.integers(0, 4).map(float)
-
-
-@given(st.lists(st.tuples(few, few, few), max_size=60), st.integers(1, 4096))
-def test_pareto(points, size):
-    values = np.array(points, np.float32).reshape(-1, 3)
-    index = np.random.default_rng(size).permutation(len(points)) * 3
-    order = np.argsort(index)
-    kept, where = pareto(values, index)
-    expected = oracle.front([tuple(p) for p in values[order].tolist()])
-    assert where.tolist() == [int(index[order[i]]) for i in expected]
-    assert kept.tolist() == values[order[expected]].tolist() if expected else not len(kept)
-
-
-def test_pareto_of_many_slices():
-    values = np.random.default_rng(0).integers(0, 25, (9000, 4)).astype(np.float32)
-    _, where = pareto(values, np.arange(len(values)))
-    assert where.tolist() == oracle.front([tuple(p) for p in values.tolist()])
-
-
-@given(st.lists(few, max_size=80), st.integers(1, 9))
-def test_leading(values, n):
-    index = np.arange(len(values))[::-1].copy()
-    found = leading(np.array(values, np.float32), index, n)
-    expected = sorted(zip(values, index.tolist(), strict=True))[:n]
-    assert list(zip(*(part.tolist() for part in found), strict=True)) == expected
-
-
-@settings(max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.sampled_from([(0, 1, 0, 1), (1, 1, 1, 1), (0, 1, 0, 0), (1, 0, 1, 1)]),
-       st.sampled_from([(2, 3, 1, 16), (1, 3, 2, 16)]))  # fmt: skip
-def test_least_of(seed, kept, shape):
-    random = np.random.default_rng(seed)
-    full = (2, 3, 2, 16)
-    strides = random.permutation([1, 16, 48, 96])
-    index = tuple(
-        (np.arange(n, dtype=np.int32) * stride).reshape([-1 if i == d else 1 for i in range(4)])
-        for d, (n, stride) in enumerate(zip(full, strides, strict=True))
-    )
-    value = random.choice([1, 2, 3, np.inf], shape, p=[0.1, 0.1, 0.1, 0.7]).astype(np.float32)
-    least, where = least_of(value, index, tuple(map(bool, kept)))
-    wide, at = np.broadcast_to(value, full).ravel(), np.broadcast_to(sum(index[1:], index[0]), full).ravel()
-    groups = [tuple(i for i, keep in zip(place, kept, strict=True) if keep) for place in np.ndindex(full)]
-    ranked = sorted(range(wide.size), key=lambda i: at[i])
-    expected = oracle.best([float(wide[i]) for i in ranked], [groups[i] for i in ranked])
-    for place in np.ndindex(least.shape):
-        value_there, there = expected.get(place, (np.inf, None))
-        assert float(least[place]) == value_there
-        assert int(where[place]) == (NO_INDEX if there is None else at[ranked[there]])
-
-
-@settings(max_examples=25)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 16))
-def test_undominated(seed, n_references):
-    random = np.random.default_rng(seed)
-    shapes = [(2, 3, 4, 5), (1, 3, 4, 5), (2, 3, 4, 5)]
-    values = [random.choice([1, 1.0000001, 2, 3, np.inf], s).astype(np.float32) for s in shapes]
-    references = np.full((16, 3), np.inf, np.float32)
-    references[:n_references] = random.choice([1, 1.0000001, 2, 3], (n_references, 3))
-    found = undominated(tuple(values), references)
-    for place in np.ndindex(*shapes[0]):
-        mine = [v[tuple(i if n > 1 else 0 for i, n in zip(place, v.shape, strict=True))] for v in values]
-        beaten = any(np.all(r <= mine) and np.any(r < mine) for r in references)
-        assert bool(found[place]) == (bool(np.all(np.isfinite(mine))) and not beaten)
