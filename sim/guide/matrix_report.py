@@ -20,8 +20,8 @@ What to know before reading a row:
   as the smallest that the guide names in that row, or is of the family that the row asks for. Weights have 4 bits or
   more. What the guide names is searched too, where it exists.
 - "At a desk" is bought and run for four years, electricity included, the computer around a card not; "in a data center"
-  is rented by the hour, one node of up to eight NVIDIA GPUs made for that, and what the guide names in the row. So costs
-  compare within a row, not across rows.
+  is rented by the hour, one node of up to eight NVIDIA GPUs made for that, and what the guide names in the row. So
+  costs compare within a row, not across rows.
 - All weights lie in the memory of the GPUs. All users send their next request when the last one is answered.
 """
 
