@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from sim.point import Point, score_many
-from sim.sweep.blocks import Hint, Sweeper, hint_of
-from sim.sweep.parts import Part, merge
-from sim.sweep.plan import plan
-from sim.sweep.spec import Spec
+from sim.sweeps.blocks import Hint, Sweeper, hint_of
+from sim.sweeps.parts import Part, merge
+from sim.sweeps.plan import plan
+from sim.sweeps.spec import Spec
 from tests import sweep_cells
 
 BASE = Spec(
@@ -45,9 +45,9 @@ MOST_START_S = 5.0
 ROOT = Path(__file__).resolve().parents[1]
 START_CODE = """
 from bench.test_sweep_bench import BASE
-from sim.sweep.blocks import Sweeper
-from sim.sweep.compiled import keep_compiled
-from sim.sweep.plan import plan
+from sim.sweeps.blocks import Sweeper
+from sim.sweeps.compiled import keep_compiled
+from sim.sweeps.plan import plan
 keep_compiled()
 assert Sweeper(plan(BASE)).evaluate(0).n_cells
 """

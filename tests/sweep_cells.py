@@ -9,10 +9,10 @@ import numpy as np
 
 from kernels.reduce import figures
 from sim.results import Result
-from sim.sweep.blocks import Sweeper
-from sim.sweep.parts import Part, merge
-from sim.sweep.plan import Plan
-from sim.sweep.spec import ROW_AXES, Spec
+from sim.sweeps.blocks import Sweeper
+from sim.sweeps.parts import Part, merge
+from sim.sweeps.plan import Plan
+from sim.sweeps.spec import ROW_AXES, Spec
 from sim.verbs.estimate import estimate
 
 ARGUMENTS = ("gpus", "tp", "pp", "ep", "dp", "replicas", "max_num_batched_tokens", "max_num_seqs",

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sim.results import Result
-from sim.sweep.spec import Spec
+from sim.sweeps.spec import Spec
 
 MACHINES = {"h100-sxm": (1.0, 3.0), "m3-ultra-512gb": (0.2, 0.3), "rtx-4090": (0.4, 0.4)}
 SIZES = {"moe-a": 8.0, "dense-b": 30.0, "dense-c": 70.0}

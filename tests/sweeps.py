@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from sim.sweep import plan as plans
-from sim.sweep.plan import Plan
-from sim.sweep.run import Evaluate
-from sim.sweep.spec import Spec
+from sim.sweeps import plan as plans
+from sim.sweeps.plan import Plan
+from sim.sweeps.run import Evaluate
+from sim.sweeps.spec import Spec
 from sim.verbs.sweep import evaluation
 
 N_BLOCKS = 8

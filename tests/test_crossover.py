@@ -10,9 +10,9 @@ import pytest
 import sim
 from sim.errors import RoofcastError
 from sim.results import Result
-from sim.sweep.crossover import _changes, _ends, crossover
-from sim.sweep.plan import plan
-from sim.sweep.spec import Spec
+from sim.sweeps.crossover import _changes, _ends, crossover
+from sim.sweeps.plan import plan
+from sim.sweeps.spec import Spec
 
 USERS = (1, 3, 10, 30, 100, 300)
 PROMPTS = (500, 8000, 30000, 60000, 120000)

@@ -11,7 +11,7 @@ import pytest
 from kernels import grid, reduce
 from sim import catalog
 from sim.engines import engines
-from sim.sweep.plan import Plan, plan
+from sim.sweeps.plan import Plan, plan
 from tests import sweep_cells as sweeps
 
 RTOL = 2e-6

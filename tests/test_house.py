@@ -21,7 +21,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 IMPORT_KERNELS = (
     "sim/lower.py", "sim/point.py", "sim/candidates.py", "sim/verbs/", "sim/calibration/", "sim/silicon/",
-    "sim/serving/", "sim/sweep/",
+    "sim/serving/", "sim/sweeps/",
 )  # fmt: skip
 KERNELS_IMPORT = {"jax", "numpy", "chex", "kernels"}
 WITHOUT_JAX = (
@@ -34,7 +34,7 @@ FLOORS = (
     ("sim.cli", "sim.commands", "sim.__main__"),
     ("sim.guide", "sim.accuracy"),
     ("sim.verbs",),
-    ("sim.calibration", "sim.sweep"),
+    ("sim.calibration", "sim.sweeps"),
     ("sim.candidates", "sim.intervals", "sim.request", "sim.point", "sim.lower"),
     ("kernels",),
     ("sim.measure", "sim.traffic"),

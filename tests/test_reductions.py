@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernels.reduce import NO_INDEX, least_of, undominated
-from sim.sweep.parts import leading, pareto
+from sim.sweeps.parts import leading, pareto
 from tests.oracle import sweep as oracle
 
 few = st.integers(0, 4).map(float)

@@ -11,9 +11,9 @@ import pytest
 from sim.point import answer
 from sim.request import build
 from sim.results import Result
-from sim.sweep.plan import plan
-from sim.sweep.sensitivity import FIGURES, MEMORY_RATIO, PARAMETERS, sensitivities
-from sim.sweep.spec import Spec
+from sim.sweeps.plan import plan
+from sim.sweeps.sensitivity import FIGURES, MEMORY_RATIO, PARAMETERS, sensitivities
+from sim.sweeps.spec import Spec
 from tests import draw
 
 LOADS = {"concurrency": (1, 24, 700), "prompt_tokens": (900,), "output_tokens": (200,)}

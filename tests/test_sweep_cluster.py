@@ -13,12 +13,12 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from sim.errors import RoofcastError
-from sim.sweep import cluster as clusters
-from sim.sweep import manifest
-from sim.sweep.cluster import cluster
-from sim.sweep.compiled import keep_compiled
-from sim.sweep.run import in_process, run
-from sim.sweep.store import Store, packed
+from sim.sweeps import cluster as clusters
+from sim.sweeps import manifest
+from sim.sweeps.cluster import cluster
+from sim.sweeps.compiled import keep_compiled
+from sim.sweeps.run import in_process, run
+from sim.sweeps.store import Store, packed
 from tests.sweeps import N_BLOCKS, begun, deadly, noted, parts_of, small_plan
 
 dask = pytest.importorskip("dask")

@@ -19,7 +19,7 @@ import pytest
 from sim.errors import RoofcastError
 from sim.report.sweep_lines import leaders, tick, turns
 from sim.report.sweep_plot import best_grid, sweep_plot
-from sim.sweep.spec import Spec
+from sim.sweeps.spec import Spec
 from tests.sweep_fakes import LEVELS, MACHINES, SIZES, sweep_answer, sweep_spec, table
 
 Run = Callable[..., tuple[int, str, str]]

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sim.sweep import plan as plans
-from sim.sweep.blocks import Sweeper, hint_of, reason_names
-from sim.sweep.parts import Part, merge
-from sim.sweep.plan import Plan, plan
+from sim.sweeps import plan as plans
+from sim.sweeps.blocks import Sweeper, hint_of, reason_names
+from sim.sweeps.parts import Part, merge
+from sim.sweeps.plan import Plan, plan
 from tests import sweep_cells as sweeps
 from tests.oracle import sweep as oracle
 

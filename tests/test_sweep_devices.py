@@ -11,18 +11,18 @@ import jax
 import numpy as np
 import pytest
 
-from sim.sweep.devices import place_rows
+from sim.sweeps.devices import place_rows
 
 ROOT = Path(__file__).parents[1]
 SWEPT = """
 import hashlib
 import jax
 import numpy as np
-import sim.sweep.plan as plans
-from sim.sweep.blocks import Sweeper
-from sim.sweep.devices import place_rows
-from sim.sweep.run import in_process, run
-from sim.sweep.store import packed
+import sim.sweeps.plan as plans
+from sim.sweeps.blocks import Sweeper
+from sim.sweeps.devices import place_rows
+from sim.sweeps.run import in_process, run
+from sim.sweeps.store import packed
 from sim.verbs.sweep import evaluation
 from tests.sweeps import small
 

@@ -17,9 +17,9 @@ from sim import catalog
 from sim.engines import engines
 from sim.errors import RoofcastError
 from sim.params import is_moe
-from sim.sweep.file import load_sweep
-from sim.sweep.plan import plan
-from sim.sweep.spec import AXES, Spec
+from sim.sweeps.file import load_sweep
+from sim.sweeps.plan import plan
+from sim.sweeps.spec import AXES, Spec
 from tests.test_config import document
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,11 +15,11 @@ import pytest
 
 from sim import profiles
 from sim.errors import RoofcastError
-from sim.sweep import compiled
-from sim.sweep.cells import to_parquet
-from sim.sweep.manifest import manifest
-from sim.sweep.parts import empty
-from sim.sweep.store import Store
+from sim.sweeps import compiled
+from sim.sweeps.cells import to_parquet
+from sim.sweeps.manifest import manifest
+from sim.sweeps.parts import empty
+from sim.sweeps.store import Store
 from tests.sweeps import content, small, small_plan
 
 PART = empty(5, 2, 4)

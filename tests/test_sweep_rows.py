@@ -9,9 +9,9 @@ import numpy as np
 
 from sim.errors import RoofcastError
 from sim.request import build
-from sim.sweep.plan import plan
-from sim.sweep.rows import combinations
-from sim.sweep.spec import ROW_AXES
+from sim.sweeps.plan import plan
+from sim.sweeps.rows import combinations
+from sim.sweeps.spec import ROW_AXES
 from tests import sweep_cells as sweeps
 
 NAMES = sweeps.named(

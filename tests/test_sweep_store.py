@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 
 from sim.errors import RoofcastError
-from sim.sweep.manifest import manifest
-from sim.sweep.parts import Part
-from sim.sweep.run import cells_of, in_process, run
-from sim.sweep.store import Store, packed, unpacked
+from sim.sweeps.manifest import manifest
+from sim.sweeps.parts import Part
+from sim.sweeps.run import cells_of, in_process, run
+from sim.sweeps.store import Store, packed, unpacked
 from tests.sweeps import N_BLOCKS, content, parts_of, small_plan
 
 ROOT = Path(__file__).parents[1]
@@ -117,8 +117,8 @@ def test_any_order_and_any_stored_blocks_give_the_same_bytes(plan, parts, whole,
 KILLED = """
 import pickle, sys, time
 from pathlib import Path
-from sim.sweep.run import in_process, run
-from sim.sweep.store import Store
+from sim.sweeps.run import in_process, run
+from sim.sweeps.store import Store
 plan, parts, manifest, out = pickle.loads(Path(sys.argv[1]).read_bytes())
 def evaluate(i, hint):
     time.sleep(0.1)

@@ -14,7 +14,7 @@ from sim.commands.output import add_format, check_pictures, document, print_json
 from sim.commands.parsing import Bad, Parser, call_arguments, count, names, one_of
 
 if TYPE_CHECKING:
-    from sim.sweep.spec import Spec
+    from sim.sweeps.spec import Spec
     from sim.verbs.sweep import Sweep
 
 _KEYWORDS = {name: name for name in ("out", "keep", "cluster", "verify", "sensitivities")}
@@ -83,7 +83,7 @@ def execute(args: argparse.Namespace) -> int:
 
 def _spec(args: argparse.Namespace) -> Spec:
     """The file's sweep with what the command line says in place of it."""
-    from sim.sweep.file import check_axis, check_top, load_sweep
+    from sim.sweeps.file import check_axis, check_top, load_sweep
 
     spec = load_sweep(args.sweep)
     if args.by:
@@ -95,8 +95,8 @@ def _spec(args: argparse.Namespace) -> Spec:
 
 def _dry_run(args: argparse.Namespace, spec: Spec) -> int:
     from sim.report.sweep import dry_view, swept
-    from sim.sweep.cost import cost_of
-    from sim.sweep.plan import plan
+    from sim.sweeps.cost import cost_of
+    from sim.sweeps.plan import plan
 
     planned = plan(spec)
     cost = cost_of(planned)

@@ -17,7 +17,7 @@ from sim.params import count
 from sim.report.number import show, significant
 from sim.report.verdict import layout_line
 from sim.schema import Row
-from sim.sweep.slices import slices
+from sim.sweeps.slices import slices
 from sim.verbs.estimate import estimate
 from sim.verbs.sweep import sweep
 

@@ -13,13 +13,13 @@ from sim.report.number import ABSENT, prefixed, show, significant
 from sim.report.table import Column, grid, pairs
 from sim.report.verdict import layout_line
 from sim.results import Result
-from sim.sweep.spec import AT_LEAST
+from sim.sweeps.spec import AT_LEAST
 from sim.units import HOURS_PER_DAY, S_PER_HOUR
 
 if TYPE_CHECKING:
-    from sim.sweep.cost import Cost
-    from sim.sweep.plan import Plan
-    from sim.sweep.spec import Spec
+    from sim.sweeps.cost import Cost
+    from sim.sweeps.plan import Plan
+    from sim.sweeps.spec import Spec
     from sim.verbs.sweep import Sweep
 
 HEADINGS = {

@@ -22,7 +22,7 @@ from sim.report.sweep_lines import curves, front, tick, wide
 from sim.results import Result
 
 if TYPE_CHECKING:
-    from sim.sweep.spec import Spec
+    from sim.sweeps.spec import Spec
     from sim.verbs.sweep import Sweep
 
 _WIDTH, _LINE, _LEAST, _MOST = 10.0, 0.3, 3.2, 14.0

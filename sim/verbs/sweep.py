@@ -16,20 +16,20 @@ from sim.errors import RoofcastError, sentence, shown
 from sim.files import write_whole
 from sim.request import build
 from sim.results import Result
-from sim.sweep.blocks import Sweeper, reason_names
-from sim.sweep.cells import to_parquet
-from sim.sweep.cluster import cluster as workers
-from sim.sweep.compiled import keep_compiled
-from sim.sweep.crossover import crossover
-from sim.sweep.file import load_sweep
-from sim.sweep.kept import kept_cells
-from sim.sweep.manifest import manifest
-from sim.sweep.parts import Part
-from sim.sweep.plan import Plan, plan
-from sim.sweep.run import Evaluate, Tell, in_process, run
-from sim.sweep.sensitivity import sensitivities as elasticities
-from sim.sweep.spec import ROW_AXES, Spec
-from sim.sweep.store import Store
+from sim.sweeps.blocks import Sweeper, reason_names
+from sim.sweeps.cells import to_parquet
+from sim.sweeps.cluster import cluster as workers
+from sim.sweeps.compiled import keep_compiled
+from sim.sweeps.crossover import crossover
+from sim.sweeps.file import load_sweep
+from sim.sweeps.kept import kept_cells
+from sim.sweeps.manifest import manifest
+from sim.sweeps.parts import Part
+from sim.sweeps.plan import Plan, plan
+from sim.sweeps.run import Evaluate, Tell, in_process, run
+from sim.sweeps.sensitivity import sensitivities as elasticities
+from sim.sweeps.spec import ROW_AXES, Spec
+from sim.sweeps.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
 from sim.verbs.sweep_verify import verify as verify_front
 
@@ -51,8 +51,8 @@ class Sweep:
 
     best: for each group of `by` and each objective its best cell; top: the least by the first objective; front: cells
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
-    crossovers: those that the sweep asks for (sim.sweep.crossover); sensitivities: where asked for, elasticities of
-    the best cells by the first objective (sim.sweep.sensitivity); verified: where asked for, cells of the front as
+    crossovers: those that the sweep asks for (sim.sweeps.crossover); sensitivities: where asked for, elasticities of
+    the best cells by the first objective (sim.sweeps.sensitivity); verified: where asked for, cells of the front as
     simulated (sim.verbs.sweep_verify).
     """
 

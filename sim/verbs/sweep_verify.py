@@ -10,7 +10,7 @@ import numpy as np
 from sim.config import Scenario
 from sim.results import Result
 from sim.serving.batch import Tell
-from sim.sweep.spec import Spec
+from sim.sweeps.spec import Spec
 from sim.verbs.estimate import estimate
 from sim.verbs.simulate import simulate_many
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from sim.errors import RoofcastError, clipped, sentence
 from sim.files import write_whole
-from sim.sweep.manifest import differences
-from sim.sweep.parts import Part
+from sim.sweeps.manifest import differences
+from sim.sweeps.parts import Part
 
 MANIFEST = "manifest.json"
 PARTS, CELLS = "parts", "cells"

@@ -22,7 +22,7 @@ from sim.money import Rate, device_rate, purchase_usd
 from sim.point import stack
 from sim.request import choose_engine, machine_for, model_note
 from sim.schema import ModelRow
-from sim.sweep.spec import ROW_AXES, Spec
+from sim.sweeps.spec import ROW_AXES, Spec
 
 T = TypeVar("T")
 NUMBERS = ("tp", "pp", "ep", "dp", "replicas", "max_batched_tokens", "max_sequences", "memory_frac",

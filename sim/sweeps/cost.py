@@ -7,8 +7,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from sim.sweep.blocks import Sweeper
-from sim.sweep.plan import Plan
+from sim.sweeps.blocks import Sweeper
+from sim.sweeps.plan import Plan
 
 
 @dataclass(frozen=True)

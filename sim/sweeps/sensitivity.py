@@ -15,8 +15,8 @@ from sim.lower import NO_LIMIT
 from sim.point import Point, Setup, answer
 from sim.results import Result
 from sim.scaling import scaled
-from sim.sweep.plan import Plan
-from sim.sweep.rows import rent
+from sim.sweeps.plan import Plan
+from sim.sweeps.rows import rent
 
 FIGURES = ("output_tokens_per_s", "usd_per_mtok", "tpot_s", "ttft_s")
 SMOOTH = ("bandwidth", "compute", "link", "overhead", "price")

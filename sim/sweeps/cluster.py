@@ -16,13 +16,13 @@ from typing import Any
 
 from sim import profiles
 from sim.errors import RoofcastError, sentence, shown
-from sim.sweep.blocks import Hint
-from sim.sweep.compiled import keep_compiled
-from sim.sweep.manifest import differences, grounds
-from sim.sweep.parts import Part
-from sim.sweep.plan import Plan
-from sim.sweep.plan import plan as planned
-from sim.sweep.run import Evaluate, NowKnown, Source
+from sim.sweeps.blocks import Hint
+from sim.sweeps.compiled import keep_compiled
+from sim.sweeps.manifest import differences, grounds
+from sim.sweeps.parts import Part
+from sim.sweeps.plan import Plan
+from sim.sweeps.plan import plan as planned
+from sim.sweeps.run import Evaluate, NowKnown, Source
 
 AHEAD = 2  # blocks that a worker is given at a time, so that it need not wait for the next
 MOST_WORKERS = 1024

@@ -11,10 +11,10 @@ import numpy as np
 
 from sim.errors import RoofcastError, did_you_mean, sentence, shown
 from sim.results import Result
-from sim.sweep.blocks import Sweeper
-from sim.sweep.plan import Plan, plan
-from sim.sweep.run import in_process, run
-from sim.sweep.spec import AXES, LENGTH_AXES, OBJECTIVES, Spec
+from sim.sweeps.blocks import Sweeper
+from sim.sweeps.plan import Plan, plan
+from sim.sweeps.run import in_process, run
+from sim.sweeps.spec import AXES, LENGTH_AXES, OBJECTIVES, Spec
 
 ALONG = {**dict.fromkeys(LENGTH_AXES, "tokens"), "concurrency": "1"}
 FIGURES = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 from sim.interrupt import LAST_WORDS
-from sim.sweep.blocks import Hint, hint_of, reason_names
-from sim.sweep.parts import Part, empty, merge
-from sim.sweep.plan import Plan
-from sim.sweep.store import Store
+from sim.sweeps.blocks import Hint, hint_of, reason_names
+from sim.sweeps.parts import Part, empty, merge
+from sim.sweeps.plan import Plan
+from sim.sweeps.store import Store
 
 Tell = Callable[[str, int, int], None]  # what, configurations done, of all
 NowKnown = Callable[[], Hint | None]

@@ -14,11 +14,11 @@ from kernels.grid import ORDER, Cells, coefficients, grid
 from kernels.reduce import FIRST_REASONS, NO_INDEX, Prices, Reduced, judge, score
 from kernels.types import Workload
 from sim.lower import NO_LIMIT
-from sim.sweep.devices import place_rows
-from sim.sweep.parts import Part, leading, pareto
-from sim.sweep.plan import LANES, Block, Plan
-from sim.sweep.rows import rent
-from sim.sweep.spec import AT_LEAST, LENGTH_AXES, PRICE_AXES, PRICED, ROW_AXES
+from sim.sweeps.devices import place_rows
+from sim.sweeps.parts import Part, leading, pareto
+from sim.sweeps.plan import LANES, Block, Plan
+from sim.sweeps.rows import rent
+from sim.sweeps.spec import AT_LEAST, LENGTH_AXES, PRICE_AXES, PRICED, ROW_AXES
 
 N_REFERENCES = 16
 TUNED = ("max_batched_tokens", "max_sequences", "memory_frac")

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 
 from kernels.reduce import figures
-from sim.sweep.blocks import Sweeper, reason_names
-from sim.sweep.spec import LENGTH_AXES, ROW_AXES
+from sim.sweeps.blocks import Sweeper, reason_names
+from sim.sweeps.spec import LENGTH_AXES, ROW_AXES
 
 UNITS = {
     "index": "1", "usd_per_mtok": "USD/Mtok", "usd_per_hour": "USD/h", "usd": "USD", "tpot_s": "s", "ttft_s": "s",

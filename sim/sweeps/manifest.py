@@ -19,8 +19,8 @@ import sim
 from sim import catalog, profiles
 from sim.errors import shown
 from sim.profiles.write import to_toml
-from sim.sweep.plan import Plan
-from sim.sweep.spec import Spec
+from sim.sweeps.plan import Plan
+from sim.sweeps.spec import Spec
 
 LAYOUT = 1  # of the folder
 PACKAGES = ("jax", "jaxlib", "numpy", "pyarrow")

@@ -10,8 +10,8 @@ import numpy as np
 from kernels.grid import ORDER
 from sim.bounds import MOST_CELLS
 from sim.errors import RoofcastError, sentence
-from sim.sweep.rows import Rows, checked_names, rows_of
-from sim.sweep.spec import LENGTH_AXES, PRICE_AXES, ROW_AXES, Spec
+from sim.sweeps.rows import Rows, checked_names, rows_of
+from sim.sweeps.spec import LENGTH_AXES, PRICE_AXES, ROW_AXES, Spec
 
 BLOCK_CELLS = 1 << 20  # of a block, so that its objectives take a few MiB
 BLOCK_STATES = 1 << 18  # of them that differ in more than their price: intermediate arrays, that fit in a cache
