@@ -15,6 +15,7 @@ from sim.sweeps.spec import LENGTH_AXES, PRICE_AXES, ROW_AXES, Spec
 
 BLOCK_CELLS = 1 << 20  # of a block, so that its objectives take a few MiB
 BLOCK_STATES = 1 << 18  # of them that differ in more than their price: intermediate arrays, that fit in a cache
+MOST_SIDE = 1 << 22  # levels times prices, which no block divides: counts are exact in float32 up to 2^24
 LANES = 16  # of a vector unit: the innermost axis is padded to a multiple
 
 
@@ -133,6 +134,10 @@ def plan(spec: Spec) -> Plan:
         raise RoofcastError(sentence(what, "context_tokens", f"take at least {short[0] + short[1]}, or leave it out"))
     prices = [(np.nan if usd is None else usd, factor) for usd in spec.usd_per_gpu_hour for factor in spec.usd_factor]
     most = int(np.prod([float(len(values)) for values in spec.axes.values()]))
+    side = len(spec.concurrency) * len(prices)
+    if side > MOST_SIDE:
+        what = f"{len(spec.concurrency):,} levels times {len(prices):,} prices are more than {MOST_SIDE:,}"
+        raise RoofcastError(sentence(what, "concurrency", "take fewer of one of them"))
     if most > MOST_CELLS:
         largest = max(spec.axes, key=lambda name: len(spec.axes[name]))
         what = f"the axes make {most:.3g} configurations, above the bound of {MOST_CELLS:.0e}"

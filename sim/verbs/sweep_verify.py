@@ -54,7 +54,7 @@ def _scenario(row: Mapping[str, Any]) -> Scenario:
     users = row["concurrency"]
     return Scenario.model_validate({
         "name": f"{row['model']} on {row['hardware']}",
-        "traffic": {"users": [users], "n_requests": ROUNDS * users},
+        "traffic": {"users": [users], "n_requests": ROUNDS * users, "warmup_requests": 0},
         "workload": {name: row[name] for name in ("prompt_tokens", "output_tokens", "context_tokens")},
         "deployment": [deployment | {"gpus": row["n_gpus"]} | _limits(row)],
     })  # fmt: skip
