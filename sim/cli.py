@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for problem in error.problems:
             print(f"roofcast: {problem}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        say_interrupted()
+    except KeyboardInterrupt as stopped:
+        say_interrupted(*stopped.args)
         return INTERRUPTED
     except BrokenPipeError:
         # What is left in the buffer would fail once more when Python flushes it at exit.

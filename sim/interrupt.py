@@ -28,19 +28,19 @@ def end_on_interrupt() -> None:
     threading.Thread(target=_wait, args=(reads,), daemon=True).start()
 
 
-def say_interrupted() -> None:
-    """The line on stderr."""
+def say_interrupted(*notes: str) -> None:
+    """The line on stderr, and what else there is to say."""
     if sys.stderr is not None:
         print(f"{_NEW_LINE if sys.stderr.isatty() else ''}roofcast: interrupted", file=sys.stderr, flush=True)
+        for note in filter(None, notes):
+            print(f"note: {note}", file=sys.stderr, flush=True)
 
 
 def _wait(reads: int) -> None:
     while os.read(reads, 1) != bytes([signal.SIGINT]):  # other signals that have a handler are told as well
         pass
     with contextlib.suppress(Exception):
-        say_interrupted()
-        for words in LAST_WORDS:
-            print(f"note: {words()}", file=sys.stderr, flush=True)
+        say_interrupted(*(words() for words in LAST_WORDS))
         for file in list(UNFINISHED):
             file.unlink(missing_ok=True)
     os._exit(INTERRUPTED)

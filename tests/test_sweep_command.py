@@ -146,7 +146,8 @@ def test_what_the_verb_refuses_is_a_sentence(run: Run, path: str, verb: SimpleNa
 def test_ctrl_c_says_what_is_kept(run: Run, path: str, verb: SimpleNamespace) -> None:
     verb.answer = KeyboardInterrupt("3 of 9 blocks are in kept")
     before = signal.getsignal(signal.SIGINT)
-    assert run("sweep", path, "--out", "kept") == (130, "", "note: 3 of 9 blocks are in kept\n")
+    told = "roofcast: interrupted\nnote: 3 of 9 blocks are in kept\n"
+    assert run("sweep", path, "--out", "kept") == (130, "", told)
     assert signal.getsignal(signal.SIGINT) is before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -143,6 +144,16 @@ def test_cells_are_one_dataset_with_units(plan, tmp_path):
     assert len(schemas) == 1
 
 
+@pytest.fixture
+def no_cache() -> Iterator[None]:
+    """JAX without a compilation cache."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.usefixtures("no_cache")
 def test_compiled_programs_are_kept_where_caches_belong(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert re.fullmatch(re.escape(str(tmp_path)) + r"/roofcast/jax-[0-9a-f]{8}", str(compiled.cache_dir()))
@@ -153,7 +164,4 @@ def test_compiled_programs_are_kept_where_caches_belong(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert compiled.keep_compiled() is None and not jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", "/stated")
-    try:
-        assert compiled.keep_compiled() == Path("/stated")
-    finally:
-        jax.config.update("jax_compilation_cache_dir", None)
+    assert compiled.keep_compiled() == Path("/stated")
