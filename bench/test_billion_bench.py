@@ -7,10 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sim.units import GIB
+from sim.units import GIB, MILLION
 
 ROOT = Path(__file__).resolve().parents[1]
-BILLION = 10**9
+BILLION = 1000 * MILLION
 MOST_SECONDS, MOST_BYTES = 60.0, 2 * GIB
 CODE = """
 import json, resource, sim
