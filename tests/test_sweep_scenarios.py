@@ -16,6 +16,7 @@ from sim.guide.matrix_report import row_of
 from sim.params import count
 from sim.sweeps.file import load_sweep
 from sim.sweeps.plan import plan
+from sim.sweeps.spec import Spec
 from sim.verbs.sweep import Sweep, sweep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -118,3 +119,14 @@ def test_document_has_what_is_searched_now():
     assert found.found is not None and found.found.cost <= min(pick.cost for pick in found.picks)
     assert "| " + " | ".join(row_of(found)) + " |" in text
     assert all(one.title in text for one in matrix.situations())
+
+
+def test_own_and_given_prices_stand_in_one_table():
+    spec = Spec(
+        name="prices", model=("qwen3-8b",), hardware=("h100", "rtx-4090"), usd_per_gpu_hour=(None, 1.0),
+        by=("hardware", "usd_per_gpu_hour"), minimize=("usd_per_hour",),
+    )  # fmt: skip
+    found = sweep(spec)
+    told = [row["usd_per_hour"] for row in found.best.rows()]
+    np.testing.assert_allclose(told, found.part.best[0], rtol=2e-6)
+    assert told[1] == told[3] == 1.0 and len(set(told)) == 3

@@ -225,14 +225,13 @@ def _estimates(
     """(which of the cells, their estimate, their names) deployment by deployment."""
     spec = planned.spec
     row = index // (len(planned.lengths) * planned.n_concurrency * len(planned.prices))
-    for number in np.unique(row):
-        here = np.flatnonzero(row == number)
+    given_price = ~np.isnan(at["usd_per_gpu_hour"])
+    for number, priced in np.unique(np.stack([row, given_price], axis=1), axis=0):
+        here = np.flatnonzero((row == number) & (given_price == priced))
         own = {name: getattr(spec, name)[i] for name, i in zip(ROW_AXES, planned.rows.at[number], strict=True)}
         lengths = {name: at[f"{name}_tokens"][here] for name in ("prompt", "output", "context")}
-        price = at["usd_per_gpu_hour"][here]
         given = {name: own[name] for name in ARGUMENTS if own[name] is not None}
-        if not np.any(np.isnan(price)):
-            given["price"] = price
+        given |= {"price": at["usd_per_gpu_hour"][here]} if priced else {}
         request = build(
             own["model"], own["hardware"], engine=own["engine"], weights=own["weights"], kv=own["kv"], pay=spec.pay,
             profile=spec.profile, concurrency=at["concurrency"][here], **lengths, **given,
