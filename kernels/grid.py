@@ -41,7 +41,9 @@ from kernels.step import (
     gemm_parts,
     launch_parts,
     launch_s,
+    linear_s,
     micro_batches,
+    scheduler_s,
 )
 from kernels.types import GEMM_GROUPS, HEAD, Device, Engine, Layout, Load, Memory, Model, Workload, pytree
 from kernels.work import decode_load, prefill_load
@@ -205,7 +207,8 @@ def step(of: Deployment, at: Served, prompt: Array, amounts: Amounts, eager: boo
     rows, logits = tokens * of_rank, (amounts.n_decode + n_prompts) * of_rank
     on_rank, expert_rows = experts_of_step(of.routing, tokens * of_stage)
     gemms = [(part, 1.0, logits if i == HEAD else rows) for i, part in enumerate(of.gemms)]
-    busy = sum(overlapped(engine, *one) for one in (*gemms, (of.expert, on_rank, expert_rows)))
+    weights = (*gemms, (of.expert, on_rank, expert_rows))
+    busy = sum(smooth_max(*linear_s(*one), engine.sharpness) for one in weights)
     loads = [(amounts.n_decode * of_rank, at.decode)]
     if eager:  # the cache is read once a chunk, see kernels.work.prefill_load
         reads = jnp.maximum(amounts.n_prompts, 0.5 * (1.0 + amounts.n_prompts)) * ranks
@@ -213,20 +216,13 @@ def step(of: Deployment, at: Served, prompt: Array, amounts: Amounts, eager: boo
     cached_s, cached_bytes, cached_flops = cached(engine, loads)
     busy = busy + cached_s + communication_s(of.model, of.device, engine, layout, rows)[0]
     apart = True if eager else amounts.n_decode * of_rank * layout.pp > engine.graph_tokens
-    scheduler = engine.step_s + engine.sequence_s * n_sequences / jnp.clip(n_sequences, 1.0, layout.dp)
     own_flops = sum(count * part.flops_per_row for part, _, count in gemms) + cached_flops
     routed_flops = expert_rows * of.expert.flops_per_row
     zero = jnp.zeros_like(own_flops)
     work = Work(zero, zero, routed_flops + own_flops / layout.dp)
     if not eager:
         work = Work(of.gemm_bytes + on_rank * of.expert.bytes + cached_bytes, own_flops + routed_flops, zero)
-    return busy + launch_s(of.launches, apart, busy) + scheduler, work
-
-
-def overlapped(engine: Engine, part: LinearParts, weights: Array | float, rows: Array) -> Array:
-    """Seconds of so many weights and rows."""
-    memory_s = weights * part.memory_s + rows * part.memory_s_per_row
-    return smooth_max(memory_s, weights * part.compute_s + rows * part.compute_s_per_row, engine.sharpness)
+    return busy + launch_s(of.launches, apart, busy) + scheduler_s(engine, layout, n_sequences), work
 
 
 def cached(engine: Engine, loads: list[tuple[Array, Unit]]) -> tuple[Array, Array, Array]:

@@ -69,7 +69,12 @@ def step_time(model: Model, device: Device, engine: Engine, layout: Layout, load
     host_s, host_bytes, host_flops = _host(model, device, engine, layout, stage, n_bytes, flops)
     busy = jnp.sum(seconds) + communication + host_s
     extra = jnp.stack(
-        [communication, host_s, _launches(model, engine, layout, rank, busy), _scheduler(engine, layout, load)]
+        [
+            communication,
+            host_s,
+            _launches(model, engine, layout, rank, busy),
+            scheduler_s(engine, layout, load.n_sequences),
+        ]
     )
     zero = jnp.zeros_like(communication)
     tail_bytes = jnp.stack([sent, host_bytes, zero, zero])
@@ -102,6 +107,12 @@ class LinearParts:
     compute_s_per_row: Array
 
 
+def linear_s(part: LinearParts, weights: Array | float, rows: Array) -> tuple[Array, Array]:
+    """(memory, compute) seconds of so many weights and rows."""
+    memory_s = weights * part.memory_s + rows * part.memory_s_per_row
+    return memory_s, weights * part.compute_s + rows * part.compute_s_per_row
+
+
 def gemm_parts(model: Model, device: Device, engine: Engine, layout: Layout) -> LinearParts:
     """(G,) of the dense groups on one rank. Memory seconds include what the rows move, which is no useful byte."""
     share = (1.0 - model.gemm_replicated_frac) / layout.tp + model.gemm_replicated_frac
@@ -124,8 +135,7 @@ def _gemms(model: Model, device: Device, engine: Engine, layout: Layout, rank: L
     """(G,) bytes, FLOPs, memory and compute seconds of the dense groups on one rank."""
     rows = jnp.where(jnp.arange(len(GEMM_GROUPS)) == HEAD, rank.n_logit_tokens, tokens)
     part = gemm_parts(model, device, engine, layout)
-    memory, compute = part.memory_s + rows * part.memory_s_per_row, part.compute_s + rows * part.compute_s_per_row
-    return part.bytes, rows * part.flops_per_row, memory, compute
+    return part.bytes, rows * part.flops_per_row, *linear_s(part, 1.0, rows)
 
 
 def expert_parts(model: Model, device: Device, engine: Engine, layout: Layout) -> LinearParts:
@@ -150,9 +160,7 @@ def _experts(model: Model, device: Device, engine: Engine, layout: Layout, stage
     """Bytes, FLOPs, memory and compute seconds of the routed experts on the fullest rank."""
     on_rank, rows = experts_of_step(routing(model, engine, layout), stage.n_decode_tokens + stage.n_prefill_tokens)
     part = expert_parts(model, device, engine, layout)
-    memory = on_rank * part.memory_s + rows * part.memory_s_per_row
-    compute = on_rank * part.compute_s + rows * part.compute_s_per_row
-    return on_rank * part.bytes, rows * part.flops_per_row, memory, compute
+    return on_rank * part.bytes, rows * part.flops_per_row, *linear_s(part, on_rank, rows)
 
 
 def attention_parts(
@@ -262,10 +270,9 @@ def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: 
     return jnp.where(idle, 0.0, launch_s(launch_parts(model, engine), eager, jnp.where(idle, 1.0, busy_s)))
 
 
-def _scheduler(engine: Engine, layout: Layout, load: Load) -> Array:
+def scheduler_s(engine: Engine, layout: Layout, n_sequences: Array) -> Array:
     """Fixed seconds of a step, and of each sequence of a rank in it: scheduling, sampling, detokenization."""
-    ranks = jnp.clip(load.n_sequences, 1.0, layout.dp)
-    return engine.step_s + engine.sequence_s * load.n_sequences / ranks
+    return engine.step_s + engine.sequence_s * n_sequences / jnp.clip(n_sequences, 1.0, layout.dp)
 
 
 def bound(step: StepTime) -> Array:

@@ -81,9 +81,9 @@ class Sweeper:
     def global_index(self, block: Block, local: np.ndarray) -> np.ndarray:
         """Index in the sweep of cells by their index in the block."""
         local = local.astype(np.int64)
-        row, rest = np.divmod(local, self.strides["deployments"])
-        length, rest = np.divmod(rest, self.strides["lengths"])
         per_length = self.strides["lengths"]
+        row, rest = np.divmod(local, self.strides["deployments"])
+        length, rest = np.divmod(rest, per_length)
         return ((block.first_row + row) * len(self.plan.lengths) + block.first_length + length) * per_length + rest
 
     def cells(self, block: Block) -> tuple[Any, Cells, Workload, Prices, tuple[np.ndarray, ...]]:
@@ -156,7 +156,7 @@ class Sweeper:
         """References from the best cells of the block's own groups."""
         where = np.unique(np.concatenate([np.asarray(w).ravel() for w in reduced.where]))
         where = where[where != NO_INDEX]
-        where = where[np.linspace(0, len(where) - 1, min(len(where), N_REFERENCES)).astype(int)]
+        where = where[evenly(len(where))]
         points = [self.at(value, self.flat(where)) for value in values]
         return Hint(np.inf, spread(np.stack(points, axis=1), len(values)))
 
@@ -229,13 +229,14 @@ def spread(points: np.ndarray, n_objectives: int) -> np.ndarray:
     out = np.full((N_REFERENCES, n_objectives), np.inf)
     finite = points[np.all(np.isfinite(points), axis=1)]
     order = np.argsort(finite[:, 0], kind="stable")
-    some = (
-        order[np.unique(np.linspace(0, len(order) - 1, min(len(order), N_REFERENCES)).astype(int))]
-        if len(order)
-        else order
-    )
+    some = order[evenly(len(order))]
     out[: len(some)] = finite[some]
     return out
+
+
+def evenly(n: int) -> np.ndarray:
+    """Places of at most N_REFERENCES of n, from end to end."""
+    return np.linspace(0, n - 1, min(n, N_REFERENCES)).astype(int)
 
 
 def hint_of(part: Part, n_top: int) -> Hint:

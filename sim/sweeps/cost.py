@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sim.sweeps.blocks import Sweeper
@@ -23,13 +24,19 @@ class Cost:
 def cost_of(plan: Plan) -> Cost:
     """Evaluates a block twice, first with its compilation: all blocks have its shape, so the others take as long."""
     sweeper = Sweeper(plan)
-    first, again = (_timed(sweeper, len(plan.blocks) // 2) for _ in range(2))
+    compile_s, again = first_and_again(lambda: sweeper.evaluate(len(plan.blocks) // 2))
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, by getrusage(2)
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Cost(largest, again * len(plan.blocks), max(first - again, 0.0))
+    return Cost(largest, again * len(plan.blocks), compile_s)
 
 
-def _timed(sweeper: Sweeper, i_block: int) -> float:
+def first_and_again(call: Callable[[], object]) -> tuple[float, float]:
+    """(seconds that the first call takes longer than the next, as it compiles or reads the cache; those of the next)"""
+    first, again = (_timed(call) for _ in range(2))
+    return max(first - again, 0.0), again
+
+
+def _timed(call: Callable[[], object]) -> float:
     start = time.perf_counter()
-    sweeper.evaluate(i_block)
+    call()
     return time.perf_counter() - start

@@ -14,13 +14,9 @@ from sim.results import Result
 from sim.sweeps.blocks import Sweeper
 from sim.sweeps.plan import Plan, plan
 from sim.sweeps.run import in_process, run
-from sim.sweeps.spec import AXES, LENGTH_AXES, OBJECTIVES, Spec
+from sim.sweeps.spec import AXES, FIGURE_UNITS, LENGTH_AXES, OBJECTIVES, Spec
 
 ALONG = {**dict.fromkeys(LENGTH_AXES, "tokens"), "concurrency": "1"}
-FIGURES = {
-    "usd_per_mtok": "USD/Mtok", "usd_per_hour": "USD/h", "tpot_s": "s", "ttft_s": "s", "e2e_s": "s",
-    "joules_per_token": "J/token", "power_w": "W", "n_devices": "1",
-}  # fmt: skip
 TEXTS = ("event", "before", "after")
 COLUMNS = (*TEXTS, "at", "low", "high", "before_low", "before_high", "after_low", "after_high")
 
@@ -48,11 +44,11 @@ def crossover(of: Plan, along: str, between: str | Sequence, objective: str | No
     names = [str(value) for value in values]
     events = sorted([*_changes(points, best), *_ends(points, best)], key=lambda event: event[4])
     rows = [_row(names, points, best, *event) for event in events]
-    unit = dict(zip(COLUMNS, (*[""] * 3, *[ALONG[along]] * 3, *[FIGURES[objective]] * 4), strict=True))
+    unit = dict(zip(COLUMNS, (*[""] * 3, *[ALONG[along]] * 3, *[FIGURE_UNITS[objective]] * 4), strict=True))
     columns = {name: np.asarray([row[name] for row in rows], str if name in TEXTS else float) for name in COLUMNS}
     told = (f"least {objective} of each {axis} along {along}, over all other axes of the sweep",)
     grid = {axis: np.repeat(names, len(points)), along: np.tile(points, len(names)), objective: best.ravel()}
-    units = {axis: "", along: ALONG[along], objective: FIGURES[objective], "index": "1"}
+    units = {axis: "", along: ALONG[along], objective: FIGURE_UNITS[objective], "index": "1"}
     return Result(columns, unit, told, {"values": Result({**grid, "index": index.ravel()}, units, told), "plan": own})
 
 
@@ -99,8 +95,7 @@ def _groups(own: Plan) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     strides = [own.group_axes[dim][1] for dim in dims]
     numbers = np.meshgrid(*(ids * n for n, (ids, _) in zip(strides, firsts, strict=True)), indexing="ij")
     places = np.meshgrid(*(first for _, first in firsts), indexing="ij")
-    shape = (own.n_rows, len(own.lengths), own.n_concurrency, len(own.prices))
-    cells = np.ravel_multi_index(tuple(place.ravel() for place in places), shape)
+    cells = np.ravel_multi_index(tuple(place.ravel() for place in places), own.shape)
     return np.sum(numbers, axis=0).ravel(), own.coordinates(cells)
 
 

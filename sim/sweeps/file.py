@@ -15,8 +15,8 @@ from sim.bounds import MOST_CELLS
 from sim.errors import RoofcastError, did_you_mean, sentence, shown
 from sim.fields import Table
 from sim.profiles import PRIORS
-from sim.sweeps.slices import NAME_AXES, expand
-from sim.sweeps.spec import AXES, LENGTH_AXES, OBJECTIVES, Spec
+from sim.sweeps.slices import expand
+from sim.sweeps.spec import AXES, LENGTH_AXES, NAME_AXES, OBJECTIVES, Spec
 from sim.sweeps.tables import MOST_TOP, Answers, Axes, Crossover, Limits, Range, SweepFile
 from sim.toml_errors import Problems, read_toml
 

@@ -7,14 +7,9 @@ import numpy as np
 
 from kernels.reduce import figures
 from sim.sweeps.blocks import Sweeper, reason_names
-from sim.sweeps.spec import LENGTH_AXES, ROW_AXES
+from sim.sweeps.spec import FIGURE_UNITS, LENGTH_AXES, NAME_AXES, ROW_AXES
 
-UNITS = {
-    "index": "1", "usd_per_mtok": "USD/Mtok", "usd_per_hour": "USD/h", "usd": "USD", "tpot_s": "s", "ttft_s": "s",
-    "e2e_s": "s", "joules_per_token": "J/token", "power_w": "W", "n_devices": "1", "user_tokens_per_s": "tokens/s",
-    "output_tokens_per_s": "tokens/s", "reason": "",
-}  # fmt: skip
-TEXTS = ("model", "weights", "kv", "hardware", "engine")
+UNITS = {"index": "1", **FIGURE_UNITS, "reason": ""}
 
 _figures = jax.jit(figures)
 
@@ -40,6 +35,6 @@ def kept_cells(sweeper: Sweeper, i_block: int, everything: bool) -> tuple[dict[s
     names = np.asarray(["", *reason_names(sweeper.plan)])
     first = np.where(own > 0, np.log2(np.maximum(own & -own, 1)).astype(int) + 1, 0)
     columns["reason"] = names[first]
-    axes = {name: "" if name in TEXTS else "1" for name in ROW_AXES}
+    axes = {name: "" if name in NAME_AXES else "1" for name in ROW_AXES}
     axes |= dict.fromkeys(LENGTH_AXES, "tokens") | {"concurrency": "1", "usd_per_gpu_hour": "USD/h", "usd_factor": "1"}
     return columns, {name: (axes | UNITS)[name] for name in columns}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -51,7 +52,12 @@ class Plan:
     @property
     def n_cells(self) -> int:
         """Configurations."""
-        return self.n_rows * len(self.lengths) * self.n_concurrency * len(self.prices)
+        return math.prod(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(rows, lengths, concurrency levels, prices): cells are counted in this order, the last first."""
+        return self.n_rows, len(self.lengths), self.n_concurrency, len(self.prices)
 
     @cached_property
     def block_shape(self) -> tuple[int, int]:
@@ -105,9 +111,7 @@ class Plan:
 
     def coordinates(self, index: np.ndarray) -> dict[str, np.ndarray]:
         """Values on every axis of cells, by their index."""
-        row, length, level, price = np.unravel_index(
-            index, (self.n_rows, len(self.lengths), self.n_concurrency, len(self.prices))
-        )
+        row, length, level, price = np.unravel_index(index, self.shape)
         at = self.rows.at[row]
         found = {name: _values(getattr(self.spec, name), at[:, i]) for i, name in enumerate(ROW_AXES)}
         found |= {name: self.lengths[length, i] for i, name in enumerate(LENGTH_AXES)}

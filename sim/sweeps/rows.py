@@ -18,7 +18,7 @@ from sim.errors import RoofcastError
 from sim.formats import kv_format, weight_plan
 from sim.layouts import Parallel, fill
 from sim.lower import lower_device, lower_engine, lower_model
-from sim.money import Rate, device_rate, purchase_usd
+from sim.money import device_rate, purchase_usd
 from sim.point import stack
 from sim.request import choose_engine, machine_for, model_note
 from sim.schema import ModelRow
@@ -74,6 +74,7 @@ class _Builder:
         self.spec, self.profile = spec, profiles.named(spec.profile)
         self.models, self.devices, self.engines = _Lists(), _Lists(), _Lists()
         self.known: dict[tuple, Any] = {}
+        self.numbers: dict[tuple, tuple[float, ...]] = {}
         self.refused: Counter = Counter()
         self.notes: dict[str, None] = {}
 
@@ -85,10 +86,6 @@ class _Builder:
             except RoofcastError as error:
                 self.known[key] = None, error.problems[0].split("; hint:")[0]
         return self.known[key][0]
-
-    def why(self, *keys: tuple) -> str:
-        """The first reason why one of these could not be made."""
-        return next(self.known[key][1] for key in keys if key in self.known and self.known[key][0] is None)
 
     def row(self, values: tuple) -> tuple[tuple[int, int, int], tuple[float, ...]] | None:
         """(indices of the lowered parts, NUMBERS) of a combination; None where it cannot be."""
@@ -133,13 +130,13 @@ class _Builder:
         return self.engines.place(key, lambda: lower_engine(run, machine, self.profile, kind))
 
     def _numbers(self, run: EngineRow, machine: Machine, layout: Parallel, own: tuple) -> tuple[float, ...]:
-        key = ("numbers", run.id, *_device(machine), layout, own)
-        found = self.once(key, lambda: self._counted(run, machine, layout, own))
-        assert found is not None
-        return found
+        key = (run.id, *_device(machine), layout, own)
+        if key not in self.numbers:
+            self.numbers[key] = self._counted(run, machine, layout, own)
+        return self.numbers[key]
 
     def _counted(self, run: EngineRow, machine: Machine, layout: Parallel, own: tuple) -> tuple[float, ...]:
-        default, rate = limits(run, machine.device), self._rate(machine)
+        default, rate = limits(run, machine.device), device_rate(machine, self.spec.pay)
         budget, seqs, frac = own
         budget = budget or default.max_batched_tokens
         share = memory_frac(run, machine.device, budget, layout.tp or 1, layout.pp or 1, layout.dp or 1)
@@ -149,11 +146,8 @@ class _Builder:
         owned = float("nan") if price is None else float(price)
         return (*parallel, *limit, rate.usd_per_device_s, rate.usd_per_joule, owned)
 
-    def _rate(self, machine: Machine) -> Rate:
-        return device_rate(machine, self.spec.pay)
-
-    def _refuse(self, *keys: tuple) -> None:
-        self.refused[self.why(*keys)] += 1
+    def _refuse(self, key: tuple) -> None:
+        self.refused[self.known[key][1]] += 1
 
 
 def _device(machine: Machine) -> tuple[str, float, int]:

@@ -17,6 +17,7 @@ from sim.results import Result
 from sim.scaling import scaled
 from sim.sweeps.plan import Plan
 from sim.sweeps.rows import rent
+from sim.sweeps.spec import NAME_AXES
 
 FIGURES = ("output_tokens_per_s", "usd_per_mtok", "tpot_s", "ttft_s")
 SMOOTH = ("bandwidth", "compute", "link", "overhead", "price")
@@ -42,8 +43,7 @@ def sensitivities(plan: Plan, index: np.ndarray) -> Result:
     columns = {"index": each} | {name: at[name] for name in axes}
     columns["parameter"] = np.tile(np.asarray(PARAMETERS), len(index))
     columns |= {f"{name}_elasticity": found[:, :, i].ravel() for i, name in enumerate(FIGURES)}
-    texts = ("model", "weights", "kv", "hardware", "engine", "parameter")
-    units = {name: "" if name in texts else "1" for name in columns}
+    units = {name: "" if name in (*NAME_AXES, "parameter") else "1" for name in columns}
     return Result(columns, units, ("memory: by 10 % more of it, as it acts in steps; all others: gradients",))
 
 
@@ -63,9 +63,7 @@ def _block(plan: Plan, index: np.ndarray) -> np.ndarray:
 
 def cells(plan: Plan, index: np.ndarray) -> tuple[Any, Any, Any, Point]:
     """(N,) models, devices, engines and points of cells, by their index."""
-    row, length, level, price = np.unravel_index(
-        index, (plan.n_rows, len(plan.lengths), plan.n_concurrency, len(plan.prices))
-    )
+    row, length, level, price = np.unravel_index(index, plan.shape)
     rows, which = plan.rows, plan.rows.which[row]
     trees = (rows.models, rows.devices, rows.engines)
     model, device, engine = (jax.tree.map(lambda a, i=i: a[which[:, i]], tree) for i, tree in enumerate(trees))

@@ -10,7 +10,6 @@ from sim.errors import RoofcastError, clipped, did_you_mean, sentence
 from sim.formats import KV_BYTES, kv_format
 from sim.params import is_moe
 
-NAME_AXES = ("model", "weights", "kv", "hardware", "engine")
 Slices = dict[str, tuple[str, ...]]
 
 

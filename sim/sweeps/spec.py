@@ -8,12 +8,18 @@ ROW_AXES = (
     "model", "weights", "kv", "hardware", "gpus", "engine", "tp", "pp", "ep", "dp", "replicas",
     "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization",
 )  # fmt: skip
+NAME_AXES = ("model", "weights", "kv", "hardware", "engine")  # of names of the catalogue
 LENGTH_AXES = ("prompt_tokens", "output_tokens", "context_tokens")
 PRICE_AXES = ("usd_per_gpu_hour", "usd_factor")
 AXES = (*ROW_AXES, *LENGTH_AXES, "concurrency", *PRICE_AXES)
 OBJECTIVES = (
     "usd_per_mtok", "usd_per_hour", "tpot_s", "ttft_s", "e2e_s", "joules_per_token", "power_w", "n_devices",
 )  # fmt: skip
+FIGURE_UNITS = {
+    "usd_per_mtok": "USD/Mtok", "usd_per_hour": "USD/h", "usd": "USD", "tpot_s": "s", "ttft_s": "s", "e2e_s": "s",
+    "joules_per_token": "J/token", "power_w": "W", "n_devices": "1", "user_tokens_per_s": "tokens/s",
+    "output_tokens_per_s": "tokens/s",
+}  # fmt: skip
 AT_MOST = ("ttft_s", "tpot_s", "e2e_s", "usd_per_hour", "usd_per_mtok", "usd", "power_w", "n_devices")
 AT_LEAST = ("user_tokens_per_s", "output_tokens_per_s")
 PRICED = ("usd_per_mtok", "usd_per_hour", "usd")  # that are unknown where no price is known

@@ -20,6 +20,7 @@ from sim.sweeps.blocks import Sweeper, reason_names
 from sim.sweeps.cells import to_parquet
 from sim.sweeps.cluster import cluster as workers
 from sim.sweeps.compiled import keep_compiled
+from sim.sweeps.cost import first_and_again
 from sim.sweeps.crossover import crossover
 from sim.sweeps.file import load_sweep
 from sim.sweeps.kept import kept_cells
@@ -28,14 +29,13 @@ from sim.sweeps.parts import Part
 from sim.sweeps.plan import Plan, plan
 from sim.sweeps.run import Evaluate, Tell, in_process, run
 from sim.sweeps.sensitivity import sensitivities as elasticities
-from sim.sweeps.spec import ROW_AXES, Spec
+from sim.sweeps.spec import NAME_AXES, ROW_AXES, Spec
 from sim.sweeps.store import Store
 from sim.verbs.estimate import COUNTS, UNITS, answered
 from sim.verbs.sweep_verify import verify as verify_front
 
 Keep = Literal["front", "feasible", "all"]
 KEEP = ("front", "feasible", "all")
-TEXT_AXES = ("model", "weights", "kv", "hardware", "engine")
 ARGUMENTS = ("gpus", "tp", "pp", "ep", "dp", "replicas", "max_num_batched_tokens", "max_num_seqs",
              "gpu_memory_utilization")  # fmt: skip
 # Axes that sim.estimate has no column for; NaN: filled in.
@@ -98,9 +98,10 @@ def sweep(
     file = None if isinstance(source, Mapping | Spec) else source
     with contextlib.ExitStack() as stack:
         store = None if out is None else stack.enter_context(Store(out, manifest(planned, keep=keep, file=file)))
-        compile_s, evaluate = 0.0, None
+        compile_s = 0.0
         if cluster is None:
-            evaluate, compile_s = warmed(planned, keep)
+            evaluate = evaluation(planned, keep)
+            compile_s, _ = first_and_again(lambda: evaluate(0, None))
             at = in_process(evaluate)
         else:
             at = stack.enter_context(workers(cluster, planned, functools.partial(evaluation, keep=keep)))
@@ -137,17 +138,6 @@ def _stacked(spec: Spec, crossings: list[Result]) -> Result:
     units = dict.fromkeys(names, "") | crossings[0].units
     columns = {name: np.asarray([np.nan if row[name] is None else row[name] for row in rows]) for name in units}
     return Result(columns, units, tuple(dict.fromkeys(told for one in crossings for told in one.provenance)))
-
-
-def warmed(planned: Plan, keep: Keep) -> tuple[Evaluate, float]:
-    """(evaluation of blocks, seconds in which its programs were compiled or read from the cache)."""
-    start = time.perf_counter()
-    evaluate = evaluation(planned, keep)
-    evaluate(0, None)
-    first = time.perf_counter() - start
-    start = time.perf_counter()
-    evaluate(0, None)
-    return evaluate, max(first - (time.perf_counter() - start), 0.0)
 
 
 def evaluation(planned: Plan, keep: Keep) -> Evaluate:
@@ -195,7 +185,7 @@ def failures(planned: Plan, part: Part) -> Result:
 def table(planned: Plan, index: np.ndarray) -> Result:
     """Axes and figures of cells, one row each; empty columns where there are none."""
     spec, at = planned.spec, planned.coordinates(index)
-    units = dict.fromkeys(TEXT_AXES, "")
+    units = dict.fromkeys(NAME_AXES, "")
     figures = {name: unit for name, unit in UNITS.items() if name not in ("fits", "why")}
     columns: dict[str, np.ndarray] = {name: np.empty(len(index), object) for name in units | figures}
     own = [name for name in OWN if len(spec.axes[name]) > 1]
@@ -224,7 +214,7 @@ def _estimates(
 ) -> Iterator[tuple[np.ndarray, Result, dict[str, str]]]:
     """(which of the cells, their estimate, their names) deployment by deployment."""
     spec = planned.spec
-    row = index // (len(planned.lengths) * planned.n_concurrency * len(planned.prices))
+    row = np.unravel_index(index, planned.shape)[0]
     given_price = ~np.isnan(at["usd_per_gpu_hour"])
     for number, priced in np.unique(np.stack([row, given_price], axis=1), axis=0):
         here = np.flatnonzero((row == number) & (given_price == priced))
