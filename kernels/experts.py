@@ -6,13 +6,14 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import ndtri
 
+from kernels.elementary import expm1, log1p
 from kernels.types import Engine, Layout, Model, pytree
 
 
 def hit_growth(n_experts: Array, n_experts_per_token: Array, skew: Array) -> Array:
     """(1 − k/E)^(−c) − 1 of `distinct_experts`."""
-    miss_one = jnp.log1p(-jnp.minimum(n_experts_per_token / jnp.maximum(n_experts, 1.0), 1.0 - 1e-6))
-    return jnp.expm1(-jnp.maximum(skew, 1e-3) * miss_one)
+    miss_one = log1p(-jnp.minimum(n_experts_per_token / jnp.maximum(n_experts, 1.0), 1.0 - 1e-6))
+    return expm1(-jnp.maximum(skew, 1e-3) * miss_one)
 
 
 def distinct_experts(n_experts: Array, growth: Array, n_tokens: Array, skew: Array) -> Array:
@@ -23,7 +24,7 @@ def distinct_experts(n_experts: Array, growth: Array, n_tokens: Array, skew: Arr
     P₀(T) = (1 + T·((1 − k/E)^(−c) − 1))^(−1/c), which is exact at T = 0 and T = 1 and uniform as c → 0.
     Source: negative-binomial mixture; c against power-law routing of measured MoE kernels (see docs/physics.md).
     """
-    return -n_experts * jnp.expm1(-jnp.log1p(n_tokens * growth) / jnp.maximum(skew, 1e-3))
+    return -n_experts * expm1(-log1p(n_tokens * growth) / jnp.maximum(skew, 1e-3))
 
 
 def most_of_ranks(n_ranks: Array) -> Array:
@@ -45,7 +46,7 @@ def fullest_rank(
     n_experts = jnp.maximum(n_experts, 1.0)
     filled = jnp.clip(hit / n_experts, 1e-9, 1.0 - 1e-6)
     more = most * jnp.sqrt(others / (filled * n_experts))
-    experts = -n_experts / n_ranks * jnp.expm1((1.0 + more) * jnp.log1p(-filled))
+    experts = -n_experts / n_ranks * expm1((1.0 + more) * log1p(-filled))
     spread = most * jnp.sqrt(others * (skew / n_experts + 1.0 / jnp.maximum(n_rows, 1.0)))
     fullest = jnp.minimum(n_rows / n_ranks * (1.0 + spread), n_rows)
     return jnp.where(hit > 0, jnp.clip(experts, jnp.minimum(hit, 1.0), n_experts / n_ranks), 0.0), fullest

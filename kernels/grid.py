@@ -194,8 +194,8 @@ def batch(of: Deployment, at: Served, load: Workload) -> tuple[Array, Array, Arr
     return running, chunk, share, filled, 0.5 * engine.mixes_prefill * (running - 1.0)
 
 
-@partial(jax.jit, static_argnames="eager")
-def step(of: Deployment, at: Served, prompt: Array, amounts: Amounts, eager: bool) -> tuple[Array, Work]:
+@partial(jax.jit, static_argnames=("eager", "counted"))
+def step(of: Deployment, at: Served, prompt: Array, amounts: Amounts, eager: bool, counted: bool = False) -> tuple[Array, Work]:
     """(seconds, work) of a step. eager: it has prompts; its work is then that of prefill, else that of decode."""
     engine, layout, ranks = of.engine, of.layout, amounts.n_ranks
     n_prompts = amounts.n_prompts * ranks
@@ -222,7 +222,8 @@ def step(of: Deployment, at: Served, prompt: Array, amounts: Amounts, eager: boo
     work = Work(zero, zero, routed_flops + own_flops / layout.dp)
     if not eager:
         work = Work(of.gemm_bytes + on_rank * of.expert.bytes + cached_bytes, own_flops + routed_flops, zero)
-    return busy + launch_s(of.launches, apart, busy) + scheduler_s(engine, layout, n_sequences), work
+    t = busy + launch_s(of.launches, apart, busy) + scheduler_s(engine, layout, n_sequences)
+    return (t, work) if counted else (t, None)
 
 
 def cached(engine: Engine, loads: list[tuple[Array, Unit]]) -> tuple[Array, Array, Array]:
@@ -265,8 +266,8 @@ def grid(of: Deployment, at: Served, load: Workload, ranked: bool) -> Cells:
     """All cells of `coefficients`. ranked: some layout has attention-DP; elsewhere a wave is a prompt alone."""
     running, chunk, share, filled, beside = batch(of, at, load)
     prompt, one = load.prompt_tokens, 1.0 / prompt_chunks(of.engine, load.prompt_tokens)
-    decode_s, decode = step(of, at, prompt, Amounts(running, 0.0, 1.0), eager=False)
-    alone_s, prefill = step(of, at, prompt, Amounts(0.0, one, 1.0), eager=True)
+    decode_s, decode = step(of, at, prompt, Amounts(running, 0.0, 1.0), eager=False, counted=True)
+    alone_s, prefill = step(of, at, prompt, Amounts(0.0, one, 1.0), eager=True, counted=True)
     seconds = {"decode": decode_s, "alone": alone_s, "wave": alone_s}
     if ranked:
         seconds["wave"], _ = step(of, at, prompt, Amounts(0.0, one, busy_ranks(of.layout, running)), eager=True)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+
+from kernels.elementary import exp, log, log1p
+
+LEAST = float(np.finfo(np.float32).tiny)  # keeps ratios of nothing at all finite
 
 
 def smooth_max(a: Array, b: Array, sharpness: Array) -> Array:
@@ -12,12 +17,9 @@ def smooth_max(a: Array, b: Array, sharpness: Array) -> Array:
     A GEMM overlaps its loads with its multiplications only in part; p measures how well (physics prior 1.2).
     Written on the ratio of the smaller to the larger, so that it neither overflows nor has a NaN gradient at 0.
     """
-    high = jnp.maximum(a, b)
-    low = jnp.minimum(a, b)
-    safe = jnp.where(high > 0, high, 1.0)
-    ratio = jnp.where(low > 0, low / safe, 1.0)
-    scale = jnp.exp(jnp.log(1.0 + jnp.exp(sharpness * jnp.log(ratio))) / sharpness)
-    return jnp.where(low > 0, high * scale, high)
+    high, low = jnp.maximum(a, b), jnp.minimum(a, b)
+    ratio = jnp.maximum(low, LEAST) / jnp.maximum(high, LEAST)
+    return high * exp(log1p(exp(sharpness * log(ratio))) * (1.0 / sharpness))
 
 
 def divide(amount: Array, rate: Array) -> Array:

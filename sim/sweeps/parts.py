@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SLICE = 4096
+SLICE = 512
 
 
 @dataclass(frozen=True)
