@@ -133,7 +133,8 @@ def _steady(plan: Plan, deployment: Deployment) -> tuple[float, float]:
     objectives = plan.scenario.objectives
     keeps = np.ones(len(BATCHES), bool)
     for metric, limit in objectives.of_a_request.items():
-        keeps &= found[f"{metric}_s"] <= limit
+        alone = metric == "tpot" and numbers["output"][0] == 1  # an output of one token has no TPOT to keep
+        keeps &= alone | (found[f"{metric}_s"] <= limit)
     best = int(np.flatnonzero(keeps)[-1]) if keeps.any() else 0
     rate = float(found["requests_per_s"][best])
     return (rate, float(BATCHES[best])) if np.isfinite(rate) else (1.0, 1.0)
