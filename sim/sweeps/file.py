@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from sim.bounds import MOST_CELLS
 from sim.errors import RoofcastError, did_you_mean, sentence, shown
-from sim.fields import Table
+from sim.fields import Names, Table, Text
 from sim.profiles import PRIORS
 from sim.sweeps.slices import expand
 from sim.sweeps.spec import AXES, LENGTH_AXES, NAME_AXES, OBJECTIVES, Spec
@@ -40,16 +40,54 @@ def load_sweep(source: str | os.PathLike[str] | Mapping[str, Any]) -> Spec:
     else:
         raw, problems = read_toml(source, TABLES)
         folder = Path(source).parent
-    spec = None
-    try:
-        file = SweepFile.model_validate(_with_values(raw, problems))
-        spec = _spec(file, problems, folder)
-    except ValidationError as error:
-        for problem in error.errors():
-            problems.add_invalid(problem)
+    file = _checked(_with_values(raw, problems), problems)
+    spec = _spec(file, _lost(raw, file), problems, folder)
     problems.raise_if_any()
-    assert spec is not None
     return spec
+
+
+class _SomeAxes(Axes):
+    model: Names = ()
+    hardware: Names = ()
+
+
+class _Some(SweepFile):
+    """What is left of a file where wrong keys are taken out, so that the names in the others are checked as well."""
+
+    name: Text = ""
+    axes: _SomeAxes = _SomeAxes()
+
+
+def _checked(tables: dict[str, Any], problems: Problems, kind: type[SweepFile] = SweepFile) -> SweepFile:
+    """The file; or what is valid of it, with a problem for all that is not."""
+    try:
+        return kind.model_validate(tables)
+    except ValidationError as error:
+        found = error.errors()
+        for problem in found:
+            problems.add_invalid(problem)
+        return _checked(_without(tables, found), problems, _Some)
+
+
+def _without(tables: dict[str, Any], found: list[Any]) -> dict[str, Any]:
+    """The tables without the keys that are wrong, and without lengths where one of them is: they are compared."""
+    wrong = {(*error["loc"][:2], *([key] if len(error["loc"]) < 2 else [])) for error in found
+             for key in error.get("ctx", {}).get("problems", [""])}  # fmt: skip
+    if any(("axes", name) in wrong for name in LENGTH_AXES):
+        wrong |= {("axes", name) for name in LENGTH_AXES}
+    kept: dict[str, Any] = {}
+    for name, value in tables.items():
+        if isinstance(value, dict) and (name, "") not in wrong:
+            kept[name] = {key: item for key, item in value.items() if (name, key) not in wrong}
+        elif name not in {place[0] for place in wrong}:
+            kept[name] = value
+    return kept
+
+
+def _lost(raw: dict[str, Any], file: SweepFile) -> set[str]:
+    """Axes that were asked for, and are not in what is left of the file."""
+    asked = raw.get("axes")
+    return set(asked if isinstance(asked, dict) else AXES) - file.axes.model_fields_set
 
 
 def check_axis(name: str, where: str = "") -> str:
@@ -110,15 +148,20 @@ def _range(name: str, table: dict[str, Any], problems: Problems) -> list[Any] | 
     return list(dict.fromkeys(round(value) for value in values))
 
 
-def _spec(file: SweepFile, problems: Problems, folder: Path) -> Spec:
+def _spec(file: SweepFile, lost: set[str], problems: Problems, folder: Path) -> Spec:
+    """The Spec of a file, or of what is left of one that has problems. lost: axes whose values are not all known."""
     axes: dict[str, tuple[Any, ...]] = {}
     for name in AXES:
         given = getattr(file.axes, name)
         if given is not None:
+            n_problems = len(problems.found)
             axes[name] = tuple(dict.fromkeys(_names(name, given, problems) if name in NAME_AXES else given))
+            lost = lost | {name} if len(problems.found) > n_problems else lost
     _check_size(axes, file.answers.by, problems)
-    _check_limits(file, problems)
-    answers, profile = _answers(file.answers, axes, problems), file.profile
+    if not lost:
+        _check_limits(file, problems)
+    single = {name for name in AXES if len(axes.get(name, ())) < 2} - lost
+    answers, profile = _answers(file.answers, single, problems), file.profile
     own = None if profile is None else profile if profile == PRIORS else str(folder / profile)
     limits = file.limits.model_dump(exclude_none=True)
     given: dict[str, Any] = {**axes, **answers}
@@ -136,8 +179,8 @@ def _extend(found: list[str], axis: str, name: str) -> None:
     found += expand(axis, name)
 
 
-def _answers(answers: Answers, axes: Mapping[str, tuple], problems: Problems) -> dict[str, Any]:
-    """Fields of the Spec, with a problem for each axis or objective that there is none of."""
+def _answers(answers: Answers, single: set[str], problems: Problems) -> dict[str, Any]:
+    """Fields of the Spec, with a problem for each axis or objective that there is none of. single: of one value."""
     crossover = tuple((c.along, c.between, c.objective or answers.minimize[0]) for c in answers.crossover)
     for name in answers.by:
         problems.add_unknown(("answers", "by"), check_axis, name)
@@ -154,7 +197,7 @@ def _answers(answers: Answers, axes: Mapping[str, tuple], problems: Problems) ->
         if along == between:
             problems.add(("answers", "crossover", i, "between"), f"is the same axis as along, {shown(along)}")
         for place, name in (("along", along), ("between", between)):
-            if name in AXES and len(axes.get(name, ())) < 2:
+            if name in single:
                 what = f"the axis {name} has one value, and nothing to compare"
                 problems.add(("answers", "crossover", i, place), what, "give it several")
     once = {name: tuple(dict.fromkeys(getattr(answers, name))) for name in ("minimize", "by")}
