@@ -124,7 +124,7 @@ def _document(answer: Sweep) -> dict[str, Any]:
     plan = answer.plan
     head = {
         "sweep": plan.spec.name, "configurations": plan.n_cells, "deployments": plan.n_rows,
-        "seconds": answer.seconds, "compile_s": answer.compile_s,
+        "stored": answer.stored, "seconds": answer.seconds, "compile_s": answer.compile_s,
         "refused": dict(plan.rows.refused.most_common()), "notes": list(plan.rows.notes),
     }  # fmt: skip
     tables = {"best": answer.best, "top": answer.top, "front": answer.front, "failures": answer.failures}

@@ -27,7 +27,7 @@ from sim.sweeps.kept import kept_cells
 from sim.sweeps.manifest import manifest
 from sim.sweeps.parts import Part
 from sim.sweeps.plan import Plan, plan
-from sim.sweeps.run import Evaluate, Tell, in_process, run
+from sim.sweeps.run import Evaluate, Tell, cells_of, in_process, left, run
 from sim.sweeps.sensitivity import sensitivities as elasticities
 from sim.sweeps.spec import NAME_AXES, ROW_AXES, Spec
 from sim.sweeps.store import Store
@@ -53,7 +53,7 @@ class Sweep:
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
     crossovers: those that the sweep asks for (sim.sweeps.crossover); sensitivities: where asked for, elasticities of
     the best cells by the first objective (sim.sweeps.sensitivity); verified: where asked for, cells of the front as
-    simulated (sim.verbs.sweep_verify).
+    simulated (sim.verbs.sweep_verify). stored: configurations that a folder had from before; seconds are of the others.
     """
 
     plan: Plan
@@ -64,6 +64,7 @@ class Sweep:
     failures: Result
     seconds: float
     compile_s: float
+    stored: int = 0
     crossovers: Result | None = None
     sensitivities: Result | None = None
     verified: Result | None = None
@@ -98,17 +99,18 @@ def sweep(
     file = None if isinstance(source, Mapping | Spec) else source
     with contextlib.ExitStack() as stack:
         store = None if out is None else stack.enter_context(Store(out, manifest(planned, keep=keep, file=file)))
-        compile_s = 0.0
+        todo, compile_s = left(planned, store), 0.0
         if cluster is None:
             evaluate = evaluation(planned, keep)
-            compile_s, _ = first_and_again(lambda: evaluate(0, None))
+            compile_s = first_and_again(lambda: evaluate(todo[0], None))[0] if todo else 0.0
             at = in_process(evaluate)
         else:
             at = stack.enter_context(workers(cluster, planned, functools.partial(evaluation, keep=keep)))
         start = time.perf_counter()
         part = run(planned, at, store, progress)
         seconds = time.perf_counter() - start
-        found = answers(planned, part, seconds, compile_s)
+        stored = planned.n_cells - sum(cells_of(planned, i) for i in todo)
+        found = replace(answers(planned, part, seconds, compile_s), stored=stored)
         if out is not None:
             write_tables(found, out)
     return further(found, sensitivities, verify, progress)
