@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from sim.report.sweep import sweep_view
+from sim.report.sweep import speed_line, sweep_view
 from sim.report.sweep_further import event
 from sim.report.sweep_table import rows_table, same_everywhere
 from sim.sweeps.spec import AXES, Spec
@@ -107,6 +107,12 @@ def test_a_whole_answer_stays_within_80_columns() -> None:
     assert "All: weights native, 512 prompt tokens, 128 output tokens" in text
     assert max(map(len, text.splitlines())) <= 80
     assert text.count("h100-sxm") > 1 and "the weights do not fit" in text
+
+
+def test_counts_of_one_are_singular() -> None:
+    answer = sweep_answer()
+    answer.plan.n_rows, answer.plan.n_cells = 1, 2
+    assert speed_line(answer).startswith("2 configurations of 1 deployment in ")
 
 
 @pytest.mark.parametrize(("kind", "before", "after", "said"), [

@@ -14,6 +14,7 @@ from sim.report.sweep_further import crossover_tables, sensitivity_table, verifi
 from sim.report.sweep_table import AXIS_WORDS, HEADINGS, rows_table, same_everywhere
 from sim.report.table import Column, grid, pairs
 from sim.results import Result
+from sim.sweeps.rows import by_kind
 from sim.sweeps.spec import AT_LEAST
 from sim.units import HOURS_PER_DAY, S_PER_HOUR
 
@@ -70,11 +71,8 @@ def _listed(axis: str, values: Sequence[Any]) -> str:
 
 def _refused(refused: Mapping[str, int]) -> Iterator[Text]:
     if refused:
-        yield Text(f"\n{sum(refused.values()):,} combinations cannot be built:")
-    ranked = sorted(refused.items(), key=lambda item: -item[1])
-    yield from (Text(f"- {number:,}: {reason}") for reason, number in ranked[:_FEW])
-    if len(ranked) > _FEW:
-        yield Text(f"- {sum(number for _, number in ranked[_FEW:]):,} for {len(ranked) - _FEW:,} other reasons")
+        yield Text(f"\n{many(sum(refused.values()), 'combination')} cannot be built:")
+    yield from (Text(f"- {kind}") for kind in by_kind(refused))
 
 
 def sweep_view(answer: Sweep) -> RenderableType:

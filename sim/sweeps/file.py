@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import partial
 from math import prod
@@ -18,7 +17,7 @@ from sim.profiles import PRIORS
 from sim.sweeps.slices import expand
 from sim.sweeps.spec import AXES, LENGTH_AXES, NAME_AXES, OBJECTIVES, Spec
 from sim.sweeps.tables import MOST_TOP, Answers, Axes, Crossover, Limits, Range, SweepFile
-from sim.toml_errors import Problems, read_toml
+from sim.toml_errors import Problems, Source, read_tables
 
 MOST_GROUPS = 10**6
 WHOLE = tuple(n for n in AXES if n not in (*NAME_AXES, "gpu_memory_utilization", "usd_per_gpu_hour", "usd_factor"))
@@ -32,14 +31,10 @@ TABLES: dict[str, type[Table]] = {
 }
 
 
-def load_sweep(source: str | os.PathLike[str] | Mapping[str, Any]) -> Spec:
+def load_sweep(source: Source) -> Spec:
     """The sweep of a TOML file, or of its tables as a mapping; RoofcastError with all that is wrong with it."""
-    if isinstance(source, Mapping):
-        raw, folder = {str(key): _plain(value) for key, value in source.items()}, Path()
-        problems = Problems("sweep", "", raw, TABLES)
-    else:
-        raw, problems = read_toml(source, TABLES)
-        folder = Path(source).parent
+    raw, problems = read_tables(source, TABLES, "sweep")
+    folder = Path() if isinstance(source, Mapping) else Path(source).parent
     file = _checked(_with_values(raw, problems), problems)
     spec = _spec(file, _lost(raw, file), problems, folder)
     problems.raise_if_any()
@@ -103,15 +98,6 @@ def check_top(top: int, where: str) -> int:
     if top > MOST_TOP:
         raise RoofcastError(sentence(f"expected at most {MOST_TOP}, found {top}", where))
     return top
-
-
-def _plain(value: Any) -> Any:
-    """What a caller gives in place of TOML's values: arrays, ranges and tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return [_plain(item) for item in value] if isinstance(value, list | tuple | range) else value
 
 
 def _with_values(raw: dict[str, Any], problems: Problems) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from sim.traffic import Requests
 from sim.traffic.tables import DEFAULT_REQUESTS, ROUNDS_OF_USERS
 from sim.verbs.deployments import SAME_NAME
 from sim.verbs.estimate import estimate
-from sim.verbs.plan import File, Plan, drawn, plan_of
+from sim.verbs.plan import File, Plan, drawn, place_of, plan_of
 from sim.verbs.stated import check_progress
 
 MOST_ROUNDS = 12
@@ -81,7 +81,7 @@ def capacity(
     if progress is not None:
         check_progress(progress)
     plan = plan_of(scenario, seed, replications, profile)
-    _check(plan, "" if isinstance(scenario, Scenario) else str(scenario))
+    _check(plan, place_of(scenario))
     limits = plan.scenario.objectives
     if fewest:  # more replicas cost more: that limit is not one that they can keep to
         limits = limits.model_copy(update={"max_usd_per_hour": None})
