@@ -10,7 +10,6 @@ from pathlib import Path
 
 from sim.errors import RoofcastError, clipped, sentence, shown
 
-LEAST_ALIKE = 0.7  # of the letters of two names of files, for one to be taken for the other
 UNFINISHED: set[Path] = set()  # files that are being written; they are put in their place when they are whole
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -34,7 +33,7 @@ def near_file(path: Path, pattern: str = "*") -> str:
     beside = list(path.parent.glob(pattern)) if path.parent.is_dir() else []
     stem = path.stem.lower()[:100]
     near = {other.stem.lower() for other in beside}
-    near = set(difflib.get_close_matches(stem, near, n=3, cutoff=LEAST_ALIKE))
+    near = set(difflib.get_close_matches(stem, near, n=3))
     names = sorted(other.name for other in beside if other.stem.lower() in near)[:3]
     return f"did you mean {' or '.join(names)}?" if names else ""
 

@@ -201,7 +201,7 @@ def test_a_whole_sweep(run: Run, path: str, tmp_path: Path) -> None:
         (["--keep", "frnt"], "sweep --keep: expected front, feasible, all, got 'frnt'; hint: did you mean front?"),
         (["--cluster", "0"], "sweep --cluster: expected a whole number from 1"),
         (["--cluster", "-2"], "sweep --cluster: expected a whole number from 1"),
-        (["--cluster", "scheduler"], "sweep --cluster: expected worker processes (1 to 2147483647) or an address"),
+        (["--cluster", "scheduler"], "sweep --cluster: expected a number of worker processes, or an address"),
         (["--plot", "x.gif"], "x.gif: expected a .png or .svg file"),
         (["--format", "parquet"], "sweep --format: expected table, json, csv, got 'parquet'"),
         (["--dry"], "sweep: unknown option --dry; hint: did you mean"),
@@ -242,8 +242,7 @@ def test_bad_files(
 
 def test_a_file_that_is_not_there(run: Run, path: str) -> None:
     code, _, err = run("sweep", path.replace("a.toml", "b.toml"))
-    assert code == 2 and "no such file; hint: did you mean a.toml?" in err
-    assert run("sweep")[0] == 2
+    assert code == 2 == run("sweep")[0] and err.endswith("b.toml: no such file\n")  # a.toml is no slip of it
 
 
 def test_names_that_no_engine_runs_are_refused(run: Run, tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ def test_a_run_that_goes_on_neither_warms_nor_counts_what_is_stored(plan, parts,
     assert set(asked) == set(range(3, N_BLOCKS))
     assert found.stored == sum(cells_of(plan, i) for i in range(3))
     n = plan.n_cells - found.stored
-    assert f"{n:,} of them computed now, in 500 ms, {n / 500:.2f} k/s" in speed_line(dataclasses.replace(found, seconds=0.5))
+    line = speed_line(dataclasses.replace(found, seconds=0.5))
+    assert f"{n:,} of them computed now, in 500 ms, {n / 500:.2f} k/s" in line
     asked.clear()
     again = verb.sweep(plan.spec, out=tmp_path / "out")
     assert asked == [] and (again.stored, again.compile_s) == (plan.n_cells, 0.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sim.errors import RoofcastError, clipped, sentence
+from sim.files import near_file
 from sim.measure.rows import LONGEST_PATH, place
 from sim.measure.text import GZIP
 

@@ -95,21 +95,25 @@ def place_of(given: Scenario | File) -> str:
     return "" if isinstance(given, Scenario) else "scenario" if isinstance(given, Mapping) else str(given)
 
 
+def folder_of(given: Scenario | File) -> Path:
+    """Where the paths in a scenario begin: at its file, or here."""
+    return Path() if isinstance(given, Scenario | Mapping) else Path(given).parent
+
+
 def plan_of(given: Scenario | File, seed: int | None, replications: int | None, profile: Source) -> Plan:
     """The scenario read, its traffic drawn, its deployments resolved; RoofcastError with all that is wrong."""
     scenario = given if isinstance(given, Scenario) else load_scenario(given)
-    path = Path() if isinstance(given, Scenario | Mapping) else Path(given)
-    place = place_of(given)
+    folder, place = folder_of(given), place_of(given)
     if scenario.traffic is None:
         hint = "write [traffic] with requests_per_s, users or path, or take roofcast run"
         raise RoofcastError(sentence("there is no traffic to simulate", sentence("traffic", place), hint))
     traffic = _with(scenario.traffic, seed, replications)
     problems: list[str] = []
-    source = profile_of(scenario, path) if profile is None else profile
+    source = profile_of(scenario, folder) if profile is None else profile
     requests: dict[float, list[Requests]] = {}
     with placed(place, problems):
         named(source)
-        requests = drawn(scenario, traffic, path.parent)
+        requests = drawn(scenario, traffic, folder)
     asked: dict[str, Request] = {}
     for deployment in scenario.deployments if not problems else ():
         with placed(": ".join(filter(None, [place, f'deployment "{deployment.label}"'])), problems):
@@ -117,7 +121,7 @@ def plan_of(given: Scenario | File, seed: int | None, replications: int | None, 
             _check_able(deployment, asked[deployment.label])
     if problems:
         raise RoofcastError(*problems)
-    return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), path.parent, source)
+    return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), folder, source)
 
 
 def _of_replications(traffic: Traffic) -> list[str]:

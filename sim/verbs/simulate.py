@@ -44,7 +44,7 @@ def simulate(
     profile: Source = None,
     progress: Tell | None = None,
 ) -> Simulation:
-    """Serves the traffic of a scenario (its file, the file's tables as a mapping, or as read) on each of its deployments.
+    """Serves the traffic of a scenario on each of its deployments: of its file, of its tables as a mapping, or as read.
 
     seed, replications and profile stand in place of the scenario's own. A path in a scenario begins at its file.
     Every latency has the engine's front end in it. Requests that the context or the KV cache cannot hold are refused,

@@ -18,6 +18,7 @@ from sim.request import build
 from sim.results import Result
 from sim.sweeps.blocks import Sweeper, reason_names
 from sim.sweeps.cells import to_parquet
+from sim.sweeps.cluster import check_workers
 from sim.sweeps.cluster import cluster as workers
 from sim.sweeps.compiled import keep_compiled
 from sim.sweeps.cost import first_and_again
@@ -93,6 +94,8 @@ def sweep(
         raise RoofcastError(sentence(f"expected {', '.join(KEEP)}, found {shown(keep)}", "keep"))
     if keep != "front" and out is None:
         raise RoofcastError(sentence(f"{keep} cells are stored in a folder", "keep", "give out as well"))
+    if cluster is not None:
+        check_workers(cluster)
     keep_compiled()
     spec = source if isinstance(source, Spec) else load_sweep(source)
     planned = plan(spec)
