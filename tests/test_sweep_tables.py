@@ -9,10 +9,10 @@ import pytest
 from rich.console import Console, RenderableType
 
 from sim.report.sweep import speed_line, sweep_view
-from sim.report.sweep_further import event
+from sim.report.sweep_further import event, sensitivity_table, verified_table
 from sim.report.sweep_table import rows_table, same_everywhere
 from sim.sweeps.spec import AXES, Spec
-from tests.sweep_fakes import figures, sweep_answer, sweep_spec
+from tests.sweep_fakes import figures, sweep_answer, sweep_spec, table
 
 # Of each axis two values, and what the two rows have in place of what `figures` gives.
 VARIED: dict[str, tuple[tuple[Any, Any], dict[str, tuple[Any, Any]]]] = {
@@ -60,6 +60,7 @@ def test_every_axis_that_varies_is_seen(axis: str) -> None:
     assert str(SEEN.get(axis, VARIED[axis][0][1])) in text and "all: " in text
     alone = [printed(rows_table([row], spec, "Top 1", "usd_per_mtok")) for row in rows]
     assert alone[0] != alone[1]  # also where the rows shown have one value of the axis
+    assert axis not in ("gpus", "tp", "pp", "dp", "replicas") or "1 device" in alone[0]
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -90,6 +91,19 @@ def test_numbers_are_never_folded_and_nothing_is_cut_at_80_columns() -> None:
     assert "all: 4,096 concurrent users, TP8, KV 16 bit, price factor 0.5" in " ".join(text.split())
     wide = printed(rows_table(rows, spec, "Top 4", "usd_per_mtok"), 200)
     assert "moe-a-of-a-very-long-name" in wide and "sglang" in wide
+
+
+def test_what_comes_after_the_tables_tells_rows_apart_too() -> None:
+    basis = {"model": "moe-a", "hardware": "h100-sxm", "parameter": "price",
+             "output_tokens_per_s_elasticity": 0.5, "usd_per_mtok_elasticity": 0.5}  # fmt: skip
+    rows = [basis | {"index": i, "usd_factor": factor, "concurrency": 8} for i, factor in enumerate((0.5, 2.0))]
+    text = printed(sensitivity_table(table(rows), "Sensitivities"))
+    assert "factor" in text and "0.5" in text and "users" not in text
+    basis = figures("moe-a", "h100-sxm", 8) | {f"{m}_{end}": 0.1 for m in ("ttft", "tpot")
+                                               for end in ("simulated_s", "off_frac")}  # fmt: skip
+    rows = [basis | {"tp": 2, "max_num_seqs": 64.0}, basis | {"dp": 2, "max_num_seqs": 256.0}]
+    text = printed(verified_table(table(rows), "Verified"))
+    assert all(told in text for told in ("TP2", "DP2", "64", "256", "most"))
 
 
 def test_winners_whose_users_do_not_fit_the_cache_are_marked() -> None:

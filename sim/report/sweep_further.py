@@ -8,13 +8,16 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from sim.report.number import ABSENT
-from sim.report.sweep_table import AXIS_WORDS, HEADINGS, MOST_ROWS
+from sim.report.sweep_table import AXIS_WORDS, HEADINGS, MOST_ROWS, heading, varied
 from sim.report.table import Column, grid
+from sim.report.verdict import layout_line
 from sim.results import Result
+from sim.sweeps.spec import AXES
 
+LIMITS = ("context_tokens", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization")
 _ELASTIC = ("output_tokens_per_s", "usd_per_mtok")
+_SETTING = (Column("model", "model"), Column("hardware", "hardware"), Column("weights", "weights"))
 _SIMULATED = (
-    Column("model", "model"), Column("hardware", "hardware"), Column("weights", "weights"),
     Column("lengths", "tokens"), Column("concurrency", "users"),
     Column("ttft_s", "TTFT"), Column("ttft_simulated_s", "simu-\nlated"), Column("ttft_off", ""),
     Column("tpot_s", "TPOT"), Column("tpot_simulated_s", "simu-\nlated"), Column("tpot_off", ""),
@@ -59,9 +62,9 @@ def sensitivity_table(result: Result, title: str) -> RenderableType:
         for figure in _ELASTIC:
             cell[f"{figure} {row['parameter']}"] = _elasticity(row[f"{figure}_elasticity"])
     parameters = dict.fromkeys(result["parameter"].tolist())
-    setting = [Column(name, word) for name, word in (("model", "model"), ("hardware", "hardware"))]
-    setting += [Column("concurrency", "users")] if "concurrency" in result else []
     shown = list(cells.values())[:MOST_ROWS]
+    named = [Column(name, heading(name)) for name in ("model", "hardware")]
+    setting = [*named, *varied(shown, [name for name in AXES if name not in ("model", "hardware")])]
     tables = [
         _titled(
             f"{title}: percent more {HEADINGS[figure]} for one percent more",
@@ -80,10 +83,12 @@ def verified_table(result: Result, title: str) -> RenderableType:
     """TTFT and TPOT of cells of the front as the closed form has them, as simulated, and by what part it is above."""
     rows = [
         row | {"lengths": f"{row['prompt_tokens']:,}+{row['output_tokens']:,}"}
+        | {"hardware": f"{row['hardware']}{layout_line(row)}"}
         | {f"{metric}_off": _signed(row[f"{metric}_off_frac"]) for metric in ("ttft", "tpot")}
         for row in result.rows()
     ]  # fmt: skip
-    return _titled(f"{title}: closed form, simulation, and how far the first is off", grid(_SIMULATED, rows))
+    columns = [*_SETTING, *varied(rows, ("engine", "kv", *LIMITS)), *_SIMULATED]
+    return _titled(f"{title}: closed form, simulation, and how far the first is off", grid(columns, rows))
 
 
 def _titled(title: str, table: RenderableType) -> RenderableType:

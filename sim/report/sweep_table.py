@@ -83,7 +83,9 @@ def rows_table(rows: Sequence[Mapping[str, Any]], spec: Spec, title: str, first:
     shown = rows[:MOST_ROWS]
     told = {name: [_value(name, row) for row in shown] for name in _axes(spec)}
     varying = {name: values for name, values in told.items() if len(set(values)) > 1}
-    same = [phrase(name, values[0]) for name, values in told.items() if name not in varying and values[0] != ONE_DEVICE]
+    laid = any(len(spec.axes[name]) > 1 for name in _LAYOUT)
+    same = [phrase(name, values[0]) for name, values in told.items() if name not in varying]
+    same = [text for text in same if laid or text != ONE_DEVICE]
     columns = [_setting(name, varying, spec) for name in varying if not _is_below(name, varying, spec)]
     parts: list[RenderableType] = [Text(title, style="bold"), *([Text(f"all: {', '.join(same)}")] if same else [])]
     waits = [(row.get("max_sequences") or row["concurrency"]) < row["concurrency"] for row in shown]
@@ -107,6 +109,17 @@ def _value(name: str, row: Mapping[str, Any]) -> str:
     return _told(name, row[column_of(name)])
 
 
+def varied(rows: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> list[Column]:
+    """Columns for those axes that have several values among the rows."""
+    there = [name for name in axes if rows and name in rows[0] and len({row[name] for row in rows}) > 1]
+    return [Column(name, heading(name)) for name in there]
+
+
+def heading(axis: str) -> str:
+    """Of the column that has the values of an axis."""
+    return _SHORT.get(axis) or AXIS_WORDS.get(axis, axis).replace(" ", "\n")
+
+
 def _told(name: str, value: Any) -> str:
     """A value as it is read; None is what stands in for it."""
     if value is None:
@@ -126,10 +139,9 @@ def _setting(name: str, varying: Mapping[str, list[str]], spec: Spec) -> _Drawn:
         second = [phrase(one, varying[one][i]) if one == "kv" else varying[one][i] for one in below]
         second = [text for text in second if text != ONE_DEVICE]
         cells[i] = "\n".join(filter(None, [cell, ", ".join(second)]))
-    heading = _SHORT.get(name) or AXIS_WORDS.get(name, name).replace(" ", "\n")
     second = ", ".join(AXIS_WORDS.get(one, one) for one in below)
     is_text = name in ("model", "hardware", "layout", "engine", "weights")
-    return _Drawn("\n".join(filter(None, [heading, second])), cells, is_text)
+    return _Drawn("\n".join(filter(None, [heading(name), second])), cells, is_text)
 
 
 def _figures(rows: Sequence[Mapping[str, Any]], spec: Spec, first: str, waits: Sequence[bool]) -> list[_Drawn]:
