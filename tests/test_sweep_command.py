@@ -104,7 +104,8 @@ def test_tables_that_were_asked_for_follow(run: Run, path: str, verb: SimpleName
     told = out.partition("$/Mtok by model along concurrent users\n")[2].splitlines()
     assert told[1].split() == ["4", "131,072", "12,345.7", "dense-b", "takes", "the", "lead", "from", "moe-a"]
     told = out.partition("Sensitivities: percent more tok/s for one percent more\n")[2].splitlines()
-    assert (told[0].split()[2:], told[1].split()[2:]) == (["bandwidth", "price"], ["+0.80", "+0.80"])
+    assert told[0] == "all: model moe-a, hardware h100-sxm"
+    assert (told[1].split(), told[2].split()) == (["bandwidth", "price"], ["+0.80", "+0.80"])
     body = json.loads(run("sweep", path, "--format", "json")[1])
     assert body["crossovers"]["rows"] == found.rows()
 
@@ -113,10 +114,10 @@ def test_what_was_simulated_stands_beside_the_closed_form(run: Run, path: str, v
     row = {"model": "moe-a", "hardware": "h100-sxm", "weights": "fp8", "prompt_tokens": 512, "output_tokens": 128,
            "concurrency": 16, "ttft_s": 0.11, "ttft_simulated_s": 0.1, "ttft_off_frac": 0.1,
            "tpot_s": 0.02, "tpot_simulated_s": np.nan, "tpot_off_frac": np.nan}  # fmt: skip
-    verb.answer = sweep_answer(verified=table([row]))
-    line = run("sweep", path, "--verify")[1].rpartition("simu-")[2].splitlines()[-1]
-    assert line.split() == ["moe-a", "h100-sxm", "fp8", "512+128", "16",
-                            "110", "ms", "100", "ms", "+10.0%", "20.0", "ms", "-", "-"]  # fmt: skip
+    verb.answer = sweep_answer(verified=table([row, row | {"concurrency": 32}]))
+    *_, line, last = run("sweep", path, "--verify")[1].splitlines()
+    assert last.split()[0] == "32"
+    assert line.split() == ["16", "110", "ms", "100", "ms", "+10.0%", "20.0", "ms", "-", "-"]  # fmt: skip
 
 
 def test_json_has_every_table_and_csv_every_row(run: Run, path: str, verb: SimpleNamespace) -> None:

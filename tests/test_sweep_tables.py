@@ -98,12 +98,12 @@ def test_what_comes_after_the_tables_tells_rows_apart_too() -> None:
              "output_tokens_per_s_elasticity": 0.5, "usd_per_mtok_elasticity": 0.5}  # fmt: skip
     rows = [basis | {"index": i, "usd_factor": factor, "concurrency": 8} for i, factor in enumerate((0.5, 2.0))]
     text = printed(sensitivity_table(table(rows), "Sensitivities"))
-    assert "factor" in text and "0.5" in text and "users" not in text
+    assert "factor" in text and "   0.5  " in text and "all: model moe-a, hardware h100-sxm, 8 concurrent users" in text
     basis = figures("moe-a", "h100-sxm", 8) | {f"{m}_{end}": 0.1 for m in ("ttft", "tpot")
                                                for end in ("simulated_s", "off_frac")}  # fmt: skip
     rows = [basis | {"tp": 2, "max_num_seqs": 64.0}, basis | {"dp": 2, "max_num_seqs": 256.0}]
     text = printed(verified_table(table(rows), "Verified"))
-    assert all(told in text for told in ("TP2", "DP2", "64", "256", "most"))
+    assert all(told in text for told in ("TP2", "DP2", "64", "256", "most", "all: model moe-a"))
 
 
 def test_winners_whose_users_do_not_fit_the_cache_are_marked() -> None:

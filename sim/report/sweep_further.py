@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sim.report.number import ABSENT
-from sim.report.sweep_table import AXIS_WORDS, HEADINGS, MOST_ROWS, heading, varied
+from sim.report.number import ABSENT, show
+from sim.report.sweep_table import AXIS_WORDS, HEADINGS, MOST_ROWS, SETTING, Drawn, setting, titled
 from sim.report.table import Column, grid
-from sim.report.verdict import layout_line
 from sim.results import Result
 from sim.sweeps.spec import AXES
 
-LIMITS = ("context_tokens", "max_num_batched_tokens", "max_num_seqs", "gpu_memory_utilization")
 _ELASTIC = ("output_tokens_per_s", "usd_per_mtok")
-_SETTING = (Column("model", "model"), Column("hardware", "hardware"), Column("weights", "weights"))
-_SIMULATED = (
-    Column("lengths", "tokens"), Column("concurrency", "users"),
-    Column("ttft_s", "TTFT"), Column("ttft_simulated_s", "simu-\nlated"), Column("ttft_off", ""),
-    Column("tpot_s", "TPOT"), Column("tpot_simulated_s", "simu-\nlated"), Column("tpot_off", ""),
-)  # fmt: skip
+_LATENCIES = {"ttft": "TTFT", "tpot": "TPOT"}
 _CROSSING = (Column("low", "from"), Column("high", "to"), Column("at", "at"), Column("event", "what happens"))
 _AT = (
     "At: of a lead, where lines through the two grid points cross on logarithmic scales; "
@@ -61,18 +55,18 @@ def sensitivity_table(result: Result, title: str) -> RenderableType:
         cell = cells.setdefault(row["index"], row)
         for figure in _ELASTIC:
             cell[f"{figure} {row['parameter']}"] = _elasticity(row[f"{figure}_elasticity"])
-    parameters = dict.fromkeys(result["parameter"].tolist())
     shown = list(cells.values())[:MOST_ROWS]
-    named = [Column(name, heading(name)) for name in ("model", "hardware")]
-    setting = [*named, *varied(shown, [name for name in AXES if name not in ("model", "hardware")])]
-    tables = [
-        _titled(
-            f"{title}: percent more {HEADINGS[figure]} for one percent more",
-            grid([*setting, *(Column(f"{figure} {name}", name) for name in parameters)], shown),
-        )
-        for figure in _ELASTIC
-    ]
+    columns, same = setting(shown, [name for name in AXES if name in result])
+    tables = []
+    for figure in _ELASTIC:
+        found = [Drawn(name, [row[f"{figure} {name}"] for row in shown]) for name in _once(result["parameter"])]
+        what = f"{title}: percent more {HEADINGS[figure]} for one percent more"
+        tables.append(titled(what, same, [*columns, *found]))
     return Group(*tables)
+
+
+def _once(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(map(str, values)))
 
 
 def _elasticity(value: float | None) -> str:
@@ -81,19 +75,13 @@ def _elasticity(value: float | None) -> str:
 
 def verified_table(result: Result, title: str) -> RenderableType:
     """TTFT and TPOT of cells of the front as the closed form has them, as simulated, and by what part it is above."""
-    rows = [
-        row | {"lengths": f"{row['prompt_tokens']:,}+{row['output_tokens']:,}"}
-        | {"hardware": f"{row['hardware']}{layout_line(row)}"}
-        | {f"{metric}_off": _signed(row[f"{metric}_off_frac"]) for metric in ("ttft", "tpot")}
-        for row in result.rows()
-    ]  # fmt: skip
-    columns = [*_SETTING, *varied(rows, ("engine", "kv", *LIMITS)), *_SIMULATED]
-    return _titled(f"{title}: closed form, simulation, and how far the first is off", grid(columns, rows))
-
-
-def _titled(title: str, table: RenderableType) -> RenderableType:
-    """A title that may be wider than its table."""
-    return Group(Text(title, style="bold"), table)
+    rows = result.rows()
+    columns, same = setting(rows, [name for name in SETTING if name == "layout" or name in result])
+    for metric, heading in _LATENCIES.items():
+        for name, head in ((f"{metric}_s", heading), (f"{metric}_simulated_s", "simu-\nlated")):
+            columns.append(Drawn(head, [show(name, row[name]) for row in rows]))
+        columns.append(Drawn("", [_signed(row[f"{metric}_off_frac"]) for row in rows]))
+    return titled(f"{title}: closed form, simulation, and how far the first is off", same, columns)
 
 
 def _signed(share: float | None) -> str:

@@ -31,7 +31,7 @@ MOST_ROWS = 40
 ONE_DEVICE = "1 device"
 _BARE = ("usd_per_mtok", "usd_per_hour", "joules_per_token", "user_tokens_per_s", "output_tokens_per_s")
 _LAYOUT = ("gpus", "tp", "pp", "ep", "dp", "replicas")  # that the layout tells together
-_SETTING = (
+SETTING = (
     "model", "hardware", "layout", "engine", "weights", "kv", "max_num_batched_tokens", "max_num_seqs",
     "gpu_memory_utilization", "prompt_tokens", "output_tokens", "context_tokens", "concurrency", "usd_per_gpu_hour",
     "usd_factor",
@@ -47,7 +47,7 @@ _WAITING = (
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Drawn:
     """A column as it is printed."""
 
     heading: str
@@ -81,43 +81,56 @@ def rows_table(rows: Sequence[Mapping[str, Any]], spec: Spec, title: str, first:
     Every axis that has several values is a column, or on the line above where all rows have the same.
     """
     shown = rows[:MOST_ROWS]
-    told = {name: [_value(name, row) for row in shown] for name in _axes(spec)}
-    varying = {name: values for name, values in told.items() if len(set(values)) > 1}
+    columns, same = setting(shown, _axes(spec), spec.by)
     laid = any(len(spec.axes[name]) > 1 for name in _LAYOUT)
-    same = [phrase(name, values[0]) for name, values in told.items() if name not in varying]
     same = [text for text in same if laid or text != ONE_DEVICE]
-    columns = [_setting(name, varying, spec) for name in varying if not _is_below(name, varying, spec)]
-    parts: list[RenderableType] = [Text(title, style="bold"), *([Text(f"all: {', '.join(same)}")] if same else [])]
     waits = [(row.get("max_sequences") or row["concurrency"]) < row["concurrency"] for row in shown]
-    parts.append(_drawn([*columns, *_figures(shown, spec, first, waits)]))
+    parts = [titled(title, same, [*columns, *_figures(shown, spec, first, waits)])]
     parts += [Text(_WAITING)] if any(waits) else []
     more = len(rows) - len(shown)
     return Group(*parts, *([Text(f"and {more:,} more: --format csv has all")] if more > 0 else []))
+
+
+def setting(
+    rows: Sequence[Mapping[str, Any]], axes: Sequence[str], by: Sequence[str] = ()
+) -> tuple[list[Drawn], list[str]]:
+    """(columns of the axes that vary among the rows, what all rows share in words); "layout" tells its axes together.
+
+    by: axes that have columns of their own where others stand on the second line of one.
+    """
+    told = {name: [_value(name, row) for row in rows] for name in axes}
+    varying = {name: values for name, values in told.items() if len(set(values)) > 1}
+    below = {name: _BELOW[name] for name in varying if _BELOW.get(name) in varying and name not in by}
+    columns = [_column(name, varying, [one for one in below if below[one] == name])
+               for name in varying if name not in below]  # fmt: skip
+    return columns, [phrase(name, values[0]) for name, values in told.items() if values and name not in varying]
+
+
+def titled(title: str, same: Sequence[str], columns: Sequence[Drawn]) -> RenderableType:
+    """A title, what all rows share, and the table. In a narrow terminal names are folded, numbers never."""
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(
+            column.heading, justify="left" if column.is_text else "right", header_style="bold", overflow="fold",
+            no_wrap=not column.is_text,
+        )  # fmt: skip
+    for cells in zip(*(column.cells for column in columns), strict=True):
+        table.add_row(*(Text(cell) for cell in cells))
+    return Group(Text(title, style="bold"), *([Text(f"all: {', '.join(same)}")] if same else []), table)
 
 
 def _axes(spec: Spec) -> list[str]:
     """What tells rows apart, those of `by` first; without axes of one value, and the room that is prompt + output."""
     open_ones = ("engine", "kv", "hardware", "model", "weights", *_LAYOUT)  # filled in where they are not stated
     told = {name for name, values in spec.axes.items() if len(values) > 1 or (values[0] is None and name in open_ones)}
-    names = dict.fromkeys([*spec.by, *_SETTING])
+    names = dict.fromkeys([*spec.by, *SETTING])
     return [name for name in names if name in told or name == "layout"]
 
 
 def _value(name: str, row: Mapping[str, Any]) -> str:
     if name == "layout":
         return layout_line(row).strip() or ONE_DEVICE
-    return _told(name, row[column_of(name)])
-
-
-def varied(rows: Sequence[Mapping[str, Any]], axes: Sequence[str]) -> list[Column]:
-    """Columns for those axes that have several values among the rows."""
-    there = [name for name in axes if rows and name in rows[0] and len({row[name] for row in rows}) > 1]
-    return [Column(name, heading(name)) for name in there]
-
-
-def heading(axis: str) -> str:
-    """Of the column that has the values of an axis."""
-    return _SHORT.get(axis) or AXIS_WORDS.get(axis, axis).replace(" ", "\n")
+    return _told(name, row.get(column_of(name), row.get(name)))
 
 
 def _told(name: str, value: Any) -> str:
@@ -127,24 +140,20 @@ def _told(name: str, value: Any) -> str:
     return value if isinstance(value, str) else f"{value:,.10g}"
 
 
-def _is_below(name: str, varying: Mapping[str, list[str]], spec: Spec) -> bool:
-    return _BELOW.get(name) in varying and name not in spec.by
-
-
-def _setting(name: str, varying: Mapping[str, list[str]], spec: Spec) -> _Drawn:
+def _column(name: str, varying: Mapping[str, list[str]], below: Sequence[str]) -> Drawn:
     """A column, with what stands on the second line of its cells."""
-    below = [one for one in varying if _BELOW.get(one) == name and _is_below(one, varying, spec)]
     cells = list(varying[name])
     for i, cell in enumerate(cells):
         second = [phrase(one, varying[one][i]) if one == "kv" else varying[one][i] for one in below]
         second = [text for text in second if text != ONE_DEVICE]
         cells[i] = "\n".join(filter(None, [cell, ", ".join(second)]))
+    head = _SHORT.get(name) or AXIS_WORDS.get(name, name).replace(" ", "\n")
     second = ", ".join(AXIS_WORDS.get(one, one) for one in below)
     is_text = name in ("model", "hardware", "layout", "engine", "weights")
-    return _Drawn("\n".join(filter(None, [heading(name), second])), cells, is_text)
+    return Drawn("\n".join(filter(None, [head, second])), cells, is_text)
 
 
-def _figures(rows: Sequence[Mapping[str, Any]], spec: Spec, first: str, waits: Sequence[bool]) -> list[_Drawn]:
+def _figures(rows: Sequence[Mapping[str, Any]], spec: Spec, first: str, waits: Sequence[bool]) -> list[Drawn]:
     """The objectives, what is limited, and the usual; TTFT has a mark where users wait for the KV cache."""
     goals = dict.fromkeys((first, *spec.minimize, *spec.limits, "ttft_s", "tpot_s", "usd_per_mtok"))
     found = []
@@ -153,18 +162,5 @@ def _figures(rows: Sequence[Mapping[str, Any]], spec: Spec, first: str, waits: S
         if rows and column.name in rows[0]:
             marks = [" *"[wait] for wait in waits] if name == "ttft_s" and any(waits) else [""] * len(rows)
             cells = [column.cell(row[column.name]) + mark for row, mark in zip(rows, marks, strict=True)]
-            found.append(_Drawn(column.heading, cells))
+            found.append(Drawn(column.heading, cells))
     return found
-
-
-def _drawn(columns: Sequence[_Drawn]) -> Table:
-    """Where a terminal is too narrow names are folded, numbers never."""
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(
-            column.heading, justify="left" if column.is_text else "right", header_style="bold", overflow="fold",
-            no_wrap=not column.is_text,
-        )  # fmt: skip
-    for cells in zip(*(column.cells for column in columns), strict=True):
-        table.add_row(*(Text(cell) for cell in cells))
-    return table
