@@ -137,7 +137,7 @@ def _missed(level: Mapping[str, Any], objectives: Objectives) -> list[str]:
         return [_why_not(level)]
     limits = (
         ("TTFT ", "ttft_s", objectives.ttft_s),
-        ("TPOT ", "tpot_s", objectives.tpot_s if level["output_tokens"] > 1 else None),
+        ("TPOT ", "tpot_s", None if level["tpot_s"] is None else objectives.tpot_s),  # an output of one token
         ("", "usd_per_hour", objectives.max_usd_per_hour),
     )
     over = [
