@@ -144,9 +144,8 @@ def _column(name: str, varying: Mapping[str, list[str]], below: Sequence[str]) -
     """A column, with what stands on the second line of its cells."""
     cells = list(varying[name])
     for i, cell in enumerate(cells):
-        second = [phrase(one, varying[one][i]) if one == "kv" else varying[one][i] for one in below]
-        second = [text for text in second if text != ONE_DEVICE]
-        cells[i] = "\n".join(filter(None, [cell, ", ".join(second)]))
+        texts = [phrase(one, varying[one][i]) if one == "kv" else varying[one][i] for one in below]
+        cells[i] = "\n".join(filter(None, [cell, ", ".join(text for text in texts if text != ONE_DEVICE)]))
     head = _SHORT.get(name) or AXIS_WORDS.get(name, name).replace(" ", "\n")
     second = ", ".join(AXIS_WORDS.get(one, one) for one in below)
     is_text = name in ("model", "hardware", "layout", "engine", "weights")
