@@ -20,6 +20,7 @@ from kernels.grid import Cells, Deployment
 from kernels.types import T, Workload, pytree
 
 FIRST_REASONS = ("weights", "kv", "context", "price")  # before those of limits
+PER_OUTPUT_TOKEN = ("tpot_s", "user_tokens_per_s")  # of the tokens after the first: an output of one has none
 NO_INDEX = 2**31 - 1
 
 
@@ -48,23 +49,24 @@ class Reduced:
 
 
 def figures(of: Deployment, cells: Cells, load: Workload, prices: Prices) -> dict[str, Array]:
-    """What limits and objectives name, along four axes."""
+    """What limits and objectives name, along four axes; NaN: TPOT, and its inverse, of outputs of one token."""
     of, cells, load = _beside_prices((of, cells, load))
     own = jnp.isnan(prices.usd_per_device_s)
     each = jnp.where(own, prices.own_usd_per_device_s, prices.usd_per_device_s) * prices.factor
     usd_per_s = each * cells.n_devices + jnp.where(own, prices.usd_per_joule, 0.0) * cells.power_w
     tokens_per_s = cells.requests_per_s * load.output_tokens
+    tpot_s = jnp.where(load.output_tokens > 1, cells.tpot_s, jnp.nan)
     return {
         "usd_per_mtok": usd_per_s / tokens_per_s * 1e6,
         "usd_per_hour": usd_per_s * 3600.0,
         "usd": prices.purchase_usd * cells.n_devices,
-        "tpot_s": cells.tpot_s,
+        "tpot_s": tpot_s,
         "ttft_s": cells.ttft_s,
         "e2e_s": cells.e2e_s,
         "joules_per_token": cells.power_w / tokens_per_s,
         "power_w": cells.power_w,
         "n_devices": cells.n_devices,
-        "user_tokens_per_s": 1.0 / cells.tpot_s,
+        "user_tokens_per_s": 1.0 / tpot_s,
         "output_tokens_per_s": tokens_per_s,
     }
 
@@ -79,7 +81,7 @@ def reasons(
     at_least: tuple[str, ...], priced: tuple[str, ...],
 ) -> list[Array]:  # fmt: skip
     """Where each reason holds against a cell: FIRST_REASONS, then limits in their order. A figure that is no number
-    keeps to no limit.
+    keeps to no limit, except TPOT that there is none of: no token is late.
     """
     of, cells, load = _beside_prices((of, cells, load))
     mem = cells.memory
@@ -93,7 +95,8 @@ def reasons(
         sum(unknown[1:], unknown[0]) if unknown else jnp.zeros((1, 1, 1, 1), bool),
     ]
     for name, limit in limits.items():
-        against.append(~(found[name] >= limit) if name in at_least else ~(found[name] <= limit))
+        missed = ~(found[name] >= limit) if name in at_least else ~(found[name] <= limit)
+        against.append(missed & (load.output_tokens > 1) if name in PER_OUTPUT_TOKEN else missed)
     return against
 
 
@@ -102,7 +105,7 @@ def score(
     of: Deployment, cells: Cells, load: Workload, prices: Prices, valid: tuple[Array, ...], limits: tuple[Array, ...],
     limited: tuple[str, ...], at_least: tuple[str, ...], priced: tuple[str, ...], minimize: tuple[str, ...],
 ) -> tuple[Array, tuple[Array, ...]]:  # fmt: skip
-    """(reasons against a cell as bits, -1 where it is padding; objectives, inf where there is a reason).
+    """(reasons against a cell as bits, -1 where it is padding; objectives, inf where there is a reason, or no figure).
 
     Of length 1 along axes on which they do not depend. valid: along each axis, what is no padding; limits: of what is
     limited, in the order of the reasons (a dictionary would come out of jax.jit sorted).
@@ -112,7 +115,8 @@ def score(
     against = reasons(of, cells, load, prices, found, named, at_least, priced)
     code = sum(jnp.where(hit, 1 << k, 0).astype(jnp.int32) for k, hit in enumerate(against))
     code = jnp.where(functools.reduce(jnp.logical_and, valid), code, -1)
-    return code, tuple(jnp.where(code == 0, found[name], jnp.inf) for name in minimize)
+    ranked = [jnp.where(jnp.isnan(found[name]), jnp.inf, found[name]) for name in minimize]
+    return code, tuple(jnp.where(code == 0, value, jnp.inf) for value in ranked)
 
 
 def judge(

@@ -5,7 +5,6 @@ Everything in a file is checked before anything is computed, and all problems ar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from itertools import pairwise
 from math import prod
@@ -18,7 +17,7 @@ from sim.engines import engine
 from sim.fields import Count, Label, Levels, Names, Table, Text, Usd
 from sim.formats import kv_format
 from sim.objectives import Objectives
-from sim.toml_errors import Problems, contradict, read_toml
+from sim.toml_errors import Problems, Source, contradict, read_tables
 from sim.traffic.tables import TABLES as TRAFFIC_TABLES
 from sim.traffic.tables import Traffic
 
@@ -227,9 +226,11 @@ LOOK_UPS: dict[str, Callable[[str], object]] = {
 }
 
 
-def load_scenario(path: str | os.PathLike[str]) -> Scenario:
-    """The scenario of a TOML file, valid and with names that the catalogue knows; else RoofcastError, all problems."""
-    raw, problems = read_toml(path, TABLES)
+def load_scenario(source: Source) -> Scenario:
+    """The scenario of a TOML file, or of its tables as a mapping, valid and with names that the catalogue knows; else
+    RoofcastError with all problems.
+    """
+    raw, problems = read_tables(source, TABLES, "scenario")
     catalog.models()  # what is wrong with the user's own rows is not this file's fault, and is said on its own
     scenario = None
     try:

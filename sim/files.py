@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -22,6 +23,19 @@ def input_files(paths: Paths) -> list[Path]:
         found = shown(wrong[0]) if wrong else "none"
         raise RoofcastError(sentence(f"expected the names of files with measurements, found {found}", "paths"))
     return list(dict.fromkeys(Path(path) for path in listed))
+
+
+def near_file(path: Path, pattern: str = "*") -> str:
+    """A hint that names the files beside a missing one that are called nearly so, or an empty string.
+
+    Endings are not compared: they are alike anyway, and would make unrelated names look near.
+    """
+    beside = list(path.parent.glob(pattern)) if path.parent.is_dir() else []
+    stem = path.stem.lower()[:100]
+    near = {other.stem.lower() for other in beside}
+    near = set(difflib.get_close_matches(stem, near, n=3))
+    names = sorted(other.name for other in beside if other.stem.lower() in near)[:3]
+    return f"did you mean {' or '.join(names)}?" if names else ""
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:

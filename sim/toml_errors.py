@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
 from sim.errors import RoofcastError, clipped, did_you_mean, sentence, shown
+from sim.files import near_file
 
 MAX_FILE_BYTES = 1_000_000
 EXPECTED = {
@@ -39,12 +40,30 @@ WITHOUT_VALUE = ("missing", "extra_forbidden", "too_short", "too_long", "value_e
 
 Place = tuple[str | int, ...]
 Tables = Mapping[str, type[BaseModel]]
+Source = str | os.PathLike[str] | Mapping[str, Any]  # a TOML file, or its tables
 
 
 def contradict(problems: dict[str, str]) -> None:
     """Raise, in a validator, what a table's keys say against each other: key -> sentence."""
     if problems:
         raise PydanticCustomError("contradiction", "contradiction", {"problems": problems})
+
+
+def read_tables(source: Source, tables: Tables, kind: str) -> tuple[dict[str, Any], Problems]:
+    """Those of a TOML file, as `read_toml`, or of a mapping of its tables, whose problems are placed in `kind`."""
+    if not isinstance(source, Mapping):
+        return read_toml(source, tables)
+    raw = {str(key): _plain(value) for key, value in source.items()}
+    return raw, Problems(kind, "", raw, tables)
+
+
+def _plain(value: Any) -> Any:
+    """What a caller gives in place of TOML's values: arrays, ranges and tuples as lists."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return [_plain(item) for item in value] if isinstance(value, list | tuple | range) else value
 
 
 def read_toml(path: str | os.PathLike[str], tables: Tables) -> tuple[dict[str, Any], Problems]:
@@ -65,7 +84,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         with Path(path).open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise RoofcastError(sentence("no such file", where, _sibling(Path(path)))) from None
+        raise RoofcastError(sentence("no such file", where, near_file(Path(path), "*.toml"))) from None
     except IsADirectoryError:
         raise RoofcastError(sentence("is a directory, expected a TOML file", where, "name a file in it")) from None
     except OSError as error:
@@ -78,11 +97,6 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise RoofcastError(sentence("expected a TOML file, but this is not UTF-8 text", where)) from None
-
-
-def _sibling(path: Path) -> str:
-    folder = path.parent
-    return did_you_mean(path.name, (other.name for other in folder.glob("*.toml"))) if folder.is_dir() else ""
 
 
 class Problems:

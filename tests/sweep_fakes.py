@@ -64,7 +64,7 @@ def sweep_answer(spec: Spec | None = None, **more: Any) -> Any:
     refused = Counter({"MLX does not run on NVIDIA H100 SXM": 7})
     rows = SimpleNamespace(refused=refused, notes=("prices: made up",))
     plan = SimpleNamespace(spec=spec, rows=rows, n_rows=len(every) // len(LEVELS), n_cells=len(every), blocks=(1, 2))
-    more = {"crossovers": None, "sensitivities": None, "verified": None} | more
+    more = {"stored": 0, "crossovers": None, "sensitivities": None, "verified": None} | more
     return SimpleNamespace(
         plan=plan, best=table(list(best.values())), front=table(front), failures=table(failures), seconds=0.5,
         top=table(sorted(kept, key=lambda row: row["usd_per_mtok"])[: spec.top]), compile_s=3.0, **more,

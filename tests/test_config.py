@@ -216,7 +216,8 @@ def test_refuses_what_is_no_scenario(tmp_path, content, says):
 
 def test_refuses_what_is_no_file(tmp_path):
     (tmp_path / "rag.toml").write_text("")
-    with pytest.raises(RoofcastError, match=r"no such file; hint: did you mean rag\.toml\?"):
+    (tmp_path / "load-and-more.toml").touch()  # which only ends alike
+    with pytest.raises(RoofcastError, match=r"no such file; hint: did you mean rag\.toml\?$"):
         load_scenario(tmp_path / "rga.toml")
     with pytest.raises(RoofcastError, match="is a directory, expected a TOML file; hint: name a file in it"):
         load_scenario(tmp_path)

@@ -86,7 +86,7 @@ def test_a_tie_is_no_change() -> None:
 def test_what_ends_and_begins() -> None:
     points, none = np.arange(1.0, 5.0), np.inf
     best = np.asarray([[1.0, 1.0, none, none], [none, 2.0, 2.0, none]])
-    told = [("stops", 0, 1, 3.0, 2), ("starts", 0, 1, 2.0, 1), ("stops", 1, -1, 4.0, 3)]
+    told = [("stops", 0, 1, 2.0, 2), ("starts", 0, 1, 2.0, 1), ("stops", 1, -1, 3.0, 3)]
     assert sorted(_ends(points, best)) == sorted(told)
     assert not list(_changes(points, best))
 

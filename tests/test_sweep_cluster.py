@@ -148,8 +148,9 @@ def test_a_worker_with_another_catalogue_is_refused(plan, address, monkeypatch):
 @pytest.mark.parametrize(
     "where, said",
     [
-        (0, "expected 1 to 1024 workers, found '0'"),
-        ("5000", "expected 1 to 1024 workers"),
+        (0, "cluster: expected 1 to .* worker processes, 8 for each core, found 0; hint: take "),
+        ("100000", "worker processes, 8 for each core, found 100000; hint: take .*, or a scheduler's address"),
+        ("9" * 5000, "found 9999.*; hint: take"),
         ("tcp://127.0.0.1:9", "cluster 'tcp://127.0.0.1:9': no scheduler answers .*; hint: start one: dask scheduler"),
         ("nonsense://x", "no scheduler answers"),
         ("-1", "no scheduler answers"),

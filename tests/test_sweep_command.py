@@ -76,33 +76,24 @@ def test_tables_say_what_is_best_and_why_others_fail(run: Run, path: str, verb: 
     for title in ("Best $/Mtok of each model and concurrent users", "Top 5 by $/Mtok", "Pareto front of $/Mtok and"):
         assert title in out
     missed = next(line for line in out.splitlines() if line.startswith("TPOT above 100 ms"))
-    assert missed.split() == ["TPOT", "above", "100", "ms", "█" * 24, "33.3%", "21", "21"]
+    assert missed.split() == ["TPOT", "above", "100", "ms", "█" * 8, "33.3%", "21", "21"]
     assert "the weights do not fit" in out and max(map(len, out.splitlines())) <= 100
 
 
 def test_tables_that_were_asked_for_follow(run: Run, path: str, verb: SimpleNamespace) -> None:
-    found = table(
-        [
-            {
-                "along": "concurrency",
-                "between": "model",
-                "objective": "usd_per_mtok",
-                "event": "order changes",
-                "at": 15.5,
-                "before": "moe-a",
-                "after": "dense-b",
-            }
-        ]
-    )
+    row = {"along": "concurrency", "between": "model", "objective": "usd_per_mtok", "event": "order changes",
+           "at": 12345.67, "low": 4.0, "high": 131072.0, "before": "moe-a", "after": "dense-b"}  # fmt: skip
+    found = table([row])
     slopes = [{"index": 7, "model": "moe-a", "hardware": "h100-sxm", "parameter": name,
                "output_tokens_per_s_elasticity": 0.8, "usd_per_mtok_elasticity": -0.8}
               for name in ("bandwidth", "price")]  # fmt: skip
     verb.answer = sweep_answer(crossovers=found, sensitivities=table(slopes))
     out = run("sweep", path)[1]
-    told = out.partition("Crossovers\n")[2].splitlines()
-    assert told[1].split()[3:] == ["order", "changes", "15.5", "moe-a", "dense-b"]
+    told = out.partition("$/Mtok by model along concurrent users\n")[2].splitlines()
+    assert told[1].split() == ["4", "131,072", "12,345.7", "dense-b", "takes", "the", "lead", "from", "moe-a"]
     told = out.partition("Sensitivities: percent more tok/s for one percent more\n")[2].splitlines()
-    assert (told[0].split()[2:], told[1].split()[2:]) == (["bandwidth", "price"], ["+0.80", "+0.80"])
+    assert told[0] == "all: model moe-a, hardware h100-sxm"
+    assert (told[1].split(), told[2].split()) == (["bandwidth", "price"], ["+0.80", "+0.80"])
     body = json.loads(run("sweep", path, "--format", "json")[1])
     assert body["crossovers"]["rows"] == found.rows()
 
@@ -111,10 +102,10 @@ def test_what_was_simulated_stands_beside_the_closed_form(run: Run, path: str, v
     row = {"model": "moe-a", "hardware": "h100-sxm", "weights": "fp8", "prompt_tokens": 512, "output_tokens": 128,
            "concurrency": 16, "ttft_s": 0.11, "ttft_simulated_s": 0.1, "ttft_off_frac": 0.1,
            "tpot_s": 0.02, "tpot_simulated_s": np.nan, "tpot_off_frac": np.nan}  # fmt: skip
-    verb.answer = sweep_answer(verified=table([row]))
-    line = run("sweep", path, "--verify")[1].rpartition("simu-")[2].splitlines()[-1]
-    assert line.split() == ["moe-a", "h100-sxm", "fp8", "512+128", "16",
-                            "110", "ms", "100", "ms", "+10.0%", "20.0", "ms", "-", "-"]  # fmt: skip
+    verb.answer = sweep_answer(verified=table([row, row | {"concurrency": 32}]))
+    *_, line, last = run("sweep", path, "--verify")[1].splitlines()
+    assert last.split()[0] == "32"
+    assert line.split() == ["16", "110", "ms", "100", "ms", "+10.0%", "20.0", "ms", "-", "-"]  # fmt: skip
 
 
 def test_json_has_every_table_and_csv_every_row(run: Run, path: str, verb: SimpleNamespace) -> None:
@@ -199,7 +190,7 @@ def test_a_whole_sweep(run: Run, path: str, tmp_path: Path) -> None:
         (["--keep", "frnt"], "sweep --keep: expected front, feasible, all, got 'frnt'; hint: did you mean front?"),
         (["--cluster", "0"], "sweep --cluster: expected a whole number from 1"),
         (["--cluster", "-2"], "sweep --cluster: expected a whole number from 1"),
-        (["--cluster", "scheduler"], "sweep --cluster: expected worker processes (1 to 2147483647) or an address"),
+        (["--cluster", "scheduler"], "sweep --cluster: expected a number of worker processes, or an address"),
         (["--plot", "x.gif"], "x.gif: expected a .png or .svg file"),
         (["--format", "parquet"], "sweep --format: expected table, json, csv, got 'parquet'"),
         (["--dry"], "sweep: unknown option --dry; hint: did you mean"),
@@ -240,8 +231,7 @@ def test_bad_files(
 
 def test_a_file_that_is_not_there(run: Run, path: str) -> None:
     code, _, err = run("sweep", path.replace("a.toml", "b.toml"))
-    assert code == 2 and "no such file; hint: did you mean a.toml?" in err
-    assert run("sweep")[0] == 2
+    assert code == 2 == run("sweep")[0] and err.endswith("b.toml: no such file\n")  # a.toml is no slip of it
 
 
 def test_names_that_no_engine_runs_are_refused(run: Run, tmp_path: Path) -> None:

@@ -227,6 +227,25 @@ def test_all_problems_of_a_file_are_said_at_once_with_their_lines(tmp_path: Path
     assert [f"(line {n})" in text for n, text in zip((5, 3, 6, 8), told, strict=True)] == [True] * 4
 
 
+def test_names_are_checked_beside_what_is_of_the_wrong_kind() -> None:
+    raw = changed(
+        ("axes.model", ["qwen3-8b", "lama-3.3-70b"]), ("axes.tp", [4, 1.5]), ("axes.prompt_tokens", "many"),
+        ("axes.context_tokens", 600), ("axes.usd_per_gpu_hour", 2.0), ("axis", {}), ("limits.n_devices", 3),
+        ("answers.by", ["tp", "modl"]), ("answers.top", 0),
+        ("answers.crossover", [{"along": "prompt_tokens", "between": "tp"}, {"along": "users", "between": "model"},
+                               {"along": "concurrency", "between": "pp"}]),
+    )  # fmt: skip
+    said = (
+        "axes.tp[2]: expected a whole number, got 1.5", "axes.prompt_tokens: expected a whole number",
+        "answers.top: expected more than 0", "axis: unknown key", "axes.usd_factor: multiplies the catalogue's rate",
+        'axes.model: no model is called "lama-3.3-70b"', "answers.by: no axis is called 'modl'",
+        "crossover[2].along: no axis is called 'users'", "crossover[3].between: the axis pp has one value",
+    )  # fmt: skip
+    told = problems(raw)
+    assert [len([text for text in told if what in text]) for what in said] == [1] * len(said), told
+    assert len(told) == len(said), told  # nothing is said of what only lacks what was wrong
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "scenarios" / "sweeps").glob("*.toml")), ids=lambda path: path.stem)
 def test_ready_made_sweeps_are_valid(path: Path) -> None:
     spec = load_sweep(path)

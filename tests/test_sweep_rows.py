@@ -10,7 +10,7 @@ import numpy as np
 from sim.errors import RoofcastError
 from sim.request import build
 from sim.sweeps.plan import plan
-from sim.sweeps.rows import combinations
+from sim.sweeps.rows import by_kind, combinations
 from sim.sweeps.spec import ROW_AXES
 from tests import sweep_cells as sweeps
 
@@ -49,3 +49,22 @@ def test_rows_are_requests():
             assert numbers[name] == getattr(request.points, name)[0] or np.isnan(numbers[name]), (name, given)
     assert len(seen) > 5 and set(seen) <= set(found.rows.refused)
     assert all(found.rows.refused[reason] >= n for reason, n in seen.items())
+
+
+def test_refusals_are_told_by_their_kind():
+    reasons = {
+        "tp: tp = 3 does not divide the 64 heads of Qwen3 32B (full attention)": 12,
+        "tp: tp = 5 does not divide the 40 heads of Llama 4 Maverick (local attention)": 30,
+        "weights: no engine runs mlx3 weights of Kimi K2.6 on NVIDIA H200 SXM 141GB": 7,
+        "weights: no engine runs native weights of DeepSeek V4-Pro on Apple M4 Max (40-core GPU, 16-core CPU)": 8,
+        "ep: ep = 4 does not divide tp·dp = 2": 1,
+    }
+    assert by_kind(reasons) == [
+        "tp: tp = 5 does not divide the 40 heads of Llama 4 Maverick (local attention) (42 combinations like it)",
+        "weights: no engine runs native weights of DeepSeek V4-Pro on Apple M4 Max (40-core GPU, 16-core CPU) "
+        "(15 combinations like it)",
+        "ep: ep = 4 does not divide tp·dp = 2 (1 combination)",
+    ]
+    refused = plan(NAMES).rows.refused
+    told = by_kind(refused)
+    assert len(told) < len(refused) / 4 and len(told) < 12

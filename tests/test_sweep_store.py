@@ -20,10 +20,12 @@ import numpy as np
 import pytest
 
 from sim.errors import RoofcastError
+from sim.report.sweep import speed_line
 from sim.sweeps.manifest import manifest
 from sim.sweeps.parts import Part
 from sim.sweeps.run import cells_of, in_process, run
 from sim.sweeps.store import Store, packed, unpacked
+from sim.verbs import sweep as verb
 from tests.sweeps import N_BLOCKS, content, parts_of, small_plan
 
 ROOT = Path(__file__).parents[1]
@@ -89,6 +91,30 @@ def test_an_interrupted_sweep_goes_on_with_the_blocks_that_lack(plan, parts, who
         assert packed(run(plan, of([]), store)) == whole
 
 
+def test_a_run_that_goes_on_neither_warms_nor_counts_what_is_stored(plan, parts, tmp_path, monkeypatch):
+    asked: list[int] = []
+
+    def evaluation(_plan, _keep):
+        return lambda i, hint: asked.append(i) or (parts[i], None)
+
+    monkeypatch.setattr(verb, "evaluation", evaluation)
+    with Store(tmp_path / "out", manifest(plan)) as store:
+        for i in range(3):
+            store.write(i, parts[i])
+    found = verb.sweep(plan.spec, out=tmp_path / "out")
+    assert set(asked) == set(range(3, N_BLOCKS))
+    assert found.stored == sum(cells_of(plan, i) for i in range(3))
+    n = plan.n_cells - found.stored
+    line = speed_line(dataclasses.replace(found, seconds=0.5))
+    assert f"{n:,} of them computed now, in 500 ms, {n / 500:.2f} k/s" in line
+    asked.clear()
+    again = verb.sweep(plan.spec, out=tmp_path / "out")
+    assert asked == [] and (again.stored, again.compile_s) == (plan.n_cells, 0.0)
+    assert speed_line(again) == "2,048 configurations of 16 deployments, all of which were stored"
+    for name in ("best", "top", "front"):
+        assert getattr(again, name).rows() == getattr(found, name).rows()
+
+
 def test_any_order_and_any_stored_blocks_give_the_same_bytes(plan, parts, whole, tmp_path):
     rng = random.Random(0)
     for case in range(20):
@@ -108,7 +134,9 @@ def test_any_order_and_any_stored_blocks_give_the_same_bytes(plan, parts, whole,
         with Store(tmp_path / str(case), manifest(plan)) as store:
             assert packed(run(plan, source, store, lambda *line, told=told: told.append(line))) == whole
             assert store.done == set(range(N_BLOCKS))
-        assert len(told) == N_BLOCKS - len(had)
+        told_before = bool(had) and len(had) < N_BLOCKS  # what is stored, so that it counts in no rate
+        assert len(told) == N_BLOCKS - len(had) + told_before
+        assert not told_before or told[0][1] == sum(cells_of(plan, i) for i in had)
         if told:
             assert told[-1] == ("configurations", plan.n_cells, plan.n_cells)
     assert sum(cells_of(plan, i) for i in range(N_BLOCKS)) == plan.n_cells

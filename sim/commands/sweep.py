@@ -8,10 +8,10 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from sim.bounds import LARGEST_COUNT
 from sim.commands.deployment import add_profile
 from sim.commands.output import add_format, check_pictures, document, print_json, print_notes, print_view
 from sim.commands.parsing import Bad, Parser, call_arguments, count, names, one_of
+from sim.errors import clipped
 
 if TYPE_CHECKING:
     from sim.sweeps.spec import Spec
@@ -47,7 +47,7 @@ def _cluster(text: str) -> int | str | Bad:
     """Reads a number of worker processes, or the address of a cluster's scheduler."""
     if text.strip().lstrip("-").isdigit():
         return count()(text)
-    expected = f"expected worker processes (1 to {LARGEST_COUNT}) or an address as host:8786, got '{text}'"
+    expected = f"expected a number of worker processes, or an address as host:8786, got '{clipped(text)}'"
     return text if ":" in text else Bad(expected)
 
 
@@ -124,7 +124,7 @@ def _document(answer: Sweep) -> dict[str, Any]:
     plan = answer.plan
     head = {
         "sweep": plan.spec.name, "configurations": plan.n_cells, "deployments": plan.n_rows,
-        "seconds": answer.seconds, "compile_s": answer.compile_s,
+        "stored": answer.stored, "seconds": answer.seconds, "compile_s": answer.compile_s,
         "refused": dict(plan.rows.refused.most_common()), "notes": list(plan.rows.notes),
     }  # fmt: skip
     tables = {"best": answer.best, "top": answer.top, "front": answer.front, "failures": answer.failures}

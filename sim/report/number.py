@@ -84,6 +84,11 @@ def show(column: str, value: Any) -> str:
     return _STYLES[style](float(value) * factor, unit)
 
 
+def many(n: int, what: str) -> str:
+    """`1 deployment`, `1,234 deployments`."""
+    return f"{n:,} {what}{'s' if n != 1 else ''}"
+
+
 def show_load(value: float, unit: str) -> str:
     """A load in words: "16 requests/s", "1 user", "the recorded rate", "2.5 times the recorded rate"."""
     return _ONE.get(unit, f"1 {unit}") if value == 1 else f"{value:g} {unit}"

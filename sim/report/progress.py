@@ -46,7 +46,7 @@ def progress_bar(rate: bool = False) -> Iterator[Callable[[str, int, int], None]
 
         def note(what: str, done: int, of: int) -> None:
             if what not in tasks:
-                tasks[what] = bar.add_task(what, total=of)
+                tasks[what] = bar.add_task(what, total=of, completed=done)
             bar.update(tasks[what], completed=done)
 
         yield note

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from sim.report.number import ABSENT, prefixed, show, significant
+from sim.report.number import many, prefixed, show, significant
+from sim.report.sweep_further import crossover_tables, sensitivity_table, verified_table
+from sim.report.sweep_table import AXIS_WORDS, HEADINGS, rows_table, same_everywhere
 from sim.report.table import Column, grid, pairs
-from sim.report.verdict import layout_line
 from sim.results import Result
+from sim.sweeps.rows import by_kind
 from sim.sweeps.spec import AT_LEAST
 from sim.units import HOURS_PER_DAY, S_PER_HOUR
 
@@ -22,40 +24,13 @@ if TYPE_CHECKING:
     from sim.sweeps.spec import Spec
     from sim.verbs.sweep import Sweep
 
-HEADINGS = {
-    "usd_per_mtok": "$/Mtok", "usd_per_hour": "$/h", "tpot_s": "TPOT", "ttft_s": "TTFT", "e2e_s": "E2E",
-    "joules_per_token": "J/token", "power_w": "power", "n_devices": "devices",
-    "user_tokens_per_s": "tok/s/user", "output_tokens_per_s": "tok/s",
-}  # fmt: skip
-AXIS_WORDS = {
-    "model": "model", "weights": "weights", "kv": "KV", "hardware": "hardware", "gpus": "GPUs", "engine": "engine",
-    "tp": "TP", "pp": "PP", "ep": "EP", "dp": "DP", "prompt_tokens": "prompt tokens", "output_tokens": "output tokens",
-    "context_tokens": "context tokens", "concurrency": "concurrent users", "usd_per_gpu_hour": "USD per GPU-hour",
-    "usd_factor": "price factor",
-}  # fmt: skip
-_BARE = ("usd_per_mtok", "usd_per_hour", "joules_per_token", "user_tokens_per_s", "output_tokens_per_s")
-_SETTING = (
-    Column("model", "model"), Column("hardware", "hardware"), Column("engine", "engine"),
-    Column("formats", "weights"), Column("lengths", "tokens"), Column("concurrency", "users"),
-)  # fmt: skip
-_HOLDS = {
-    "engine": ("engine",), "formats": ("weights", "kv"), "concurrency": ("concurrency",),
-    "lengths": ("prompt_tokens", "output_tokens", "context_tokens"),
-}  # fmt: skip
 _REASONS = {
     "weights": "the weights do not fit",
     "kv": "not one sequence fits beside the weights",
     "context": "the context is beyond the model's limit",
     "price": "no price is known",
 }
-_ELASTIC = ("output_tokens_per_s", "usd_per_mtok")
-_SIMULATED = (
-    Column("model", "model"), Column("hardware", "hardware"), Column("weights", "weights"),
-    Column("lengths", "tokens"), Column("concurrency", "users"),
-    Column("ttft_s", "TTFT"), Column("ttft_simulated_s", "simu-\nlated"), Column("ttft_off", ""),
-    Column("tpot_s", "TPOT"), Column("tpot_simulated_s", "simu-\nlated"), Column("tpot_off", ""),
-)  # fmt: skip
-_FEW, _BAR_CELLS, _MOST_ROWS = 6, 24, 40
+_FEW, _BAR_CELLS = 6, 8
 
 
 def dry_view(plan: Plan, cost: Cost) -> RenderableType:
@@ -96,24 +71,23 @@ def _listed(axis: str, values: Sequence[Any]) -> str:
 
 def _refused(refused: Mapping[str, int]) -> Iterator[Text]:
     if refused:
-        yield Text(f"\n{sum(refused.values()):,} combinations cannot be built:")
-    ranked = sorted(refused.items(), key=lambda item: -item[1])
-    yield from (Text(f"- {number:,}: {reason}") for reason, number in ranked[:_FEW])
-    if len(ranked) > _FEW:
-        yield Text(f"- {sum(number for _, number in ranked[_FEW:]):,} for {len(ranked) - _FEW:,} other reasons")
+        yield Text(f"\n{many(sum(refused.values()), 'combination')} cannot be built:")
+    yield from (Text(f"- {kind}") for kind in by_kind(refused))
 
 
 def sweep_view(answer: Sweep) -> RenderableType:
     """How much was swept, the best of each group, the top, the Pareto front, and why the others fail."""
     spec = answer.plan.spec
-    parts: list[RenderableType] = [Text(spec.name, style="bold"), Text(speed_line(answer))]
+    parts: list[RenderableType] = [Text(spec.name, style="bold"), Text(speed_line(answer)), Text(same_everywhere(spec))]
     if not len(answer.top.rows()):
         parts.append(Text("\nNo configuration keeps to the limits.", style="red"))
     else:
         parts += _best(answer.best, spec)
-        parts.append(_table(answer.top, spec, f"\nTop {len(answer.top.rows())} by {HEADINGS[spec.minimize[0]]}"))
+        rows, first = answer.top.rows(), spec.minimize[0]
+        parts.append(rows_table(rows, spec, f"\nTop {len(rows)} by {HEADINGS[first]}", first))
         goals = " and ".join(HEADINGS[name] for name in spec.minimize)
-        parts += [_table(answer.front, spec, f"\nPareto front of {goals}")] if len(spec.minimize) > 1 else []
+        if len(spec.minimize) > 1:
+            parts.append(rows_table(answer.front.rows(), spec, f"\nPareto front of {goals}", first))
     parts.append(failures_table(answer.failures, spec.limits))
     for title, result in further(answer).items():
         parts.append(_DRAWN[title](result, f"\n{title}"))
@@ -127,11 +101,15 @@ def further(answer: Sweep) -> dict[str, Result]:
 
 
 def speed_line(answer: Sweep) -> str:
-    """`1,234 configurations of 12 deployments in 2.1 s, 31 M/s; compiled before that in 3.2 s`."""
-    n, took = answer.plan.n_cells, max(answer.seconds, 1e-9)
-    rate = prefixed(n / took, "", lowest=0).strip()
-    swept = f"{n:,} configurations of {answer.plan.n_rows:,} deployments in {show('s', took)}, {rate}/s"
-    return f"{swept}; compiled before that in {show('s', answer.compile_s)}"
+    """`1,234 configurations of 12 deployments in 2.1 s, 31 M/s; compiled before that in 3.2 s`; stored ones apart."""
+    n, stored, took = answer.plan.n_cells, answer.stored, max(answer.seconds, 1e-9)
+    swept = f"{many(n, 'configuration')} of {many(answer.plan.n_rows, 'deployment')}"
+    if stored == n:
+        return f"{swept}, all of which were stored"
+    rate = prefixed((n - stored) / took, "", lowest=0).strip()
+    swept += f", {n - stored:,} of them computed now," if stored else ""
+    compiled = f"; compiled before that in {show('s', answer.compile_s)}" if answer.compile_s else ""
+    return f"{swept} in {show('s', took)}, {rate}/s{compiled}"
 
 
 def _best(best: Result, spec: Spec) -> list[RenderableType]:
@@ -143,47 +121,8 @@ def _best(best: Result, spec: Spec) -> list[RenderableType]:
     for objective in spec.minimize:
         own = [row for row in rows if row.get("objective", spec.minimize[0]) == objective]
         if own:
-            tables.append(_rows_table(own, best, spec, f"\nBest {HEADINGS[objective]} {of}", objective))
+            tables.append(rows_table(own, spec, f"\nBest {HEADINGS[objective]} {of}", objective))
     return tables
-
-
-def _table(result: Result, spec: Spec, title: str) -> RenderableType:
-    return _rows_table(result.rows(), result, spec, title, spec.minimize[0])
-
-
-def _rows_table(rows: list[dict[str, Any]], result: Result, spec: Spec, title: str, first: str) -> RenderableType:
-    """Groups first, then the machine with its layout below and what else varies, then the figures."""
-    several = {name for name, values in spec.axes.items() if len(values) > 1}
-    several |= {"engine"} if len({row["engine"] for row in rows}) > 1 else set()
-    groups = [Column(column_of(n), _heading(n), unit_in_heading=True) for n in spec.by if column_of(n) in result]
-    shown = {column.name for column in groups}
-    always = ("model", "hardware")
-    setting = [c for c in _SETTING if c.name not in shown and (c.name in always or several & set(_HOLDS[c.name]))]
-    goals = dict.fromkeys((first, *spec.minimize, *spec.limits, "ttft_s", "tpot_s", "usd_per_mtok"))
-    names = {column_of(name): name for name in goals}
-    figures = [Column(c, HEADINGS[n], unit_in_heading=n in _BARE) for c, n in names.items() if c in result]
-    table = grid([*groups, *setting, *figures], [row | _combined(row) for row in rows[:_MOST_ROWS]], title)
-    more = len(rows) - _MOST_ROWS
-    return Group(table, Text(f"and {more:,} more: --format csv has all")) if more > 0 else table
-
-
-def _combined(row: Mapping[str, Any]) -> dict[str, str]:
-    """Columns that say several things: `h100-sxm` over `2 x TP4`, `fp8` over `KV 8`, `1,024+256`."""
-    lengths = f"{row['prompt_tokens']:,}+{row['output_tokens']:,}"
-    if row["context_tokens"] != row["prompt_tokens"] + row["output_tokens"]:
-        lengths += f"\nof {row['context_tokens']:,}"
-    kv = "" if row["kv"] == "16" else f"\nKV {row['kv']}"
-    hardware = f"{row['hardware']}{layout_line(row)}"
-    return {"hardware": hardware, "formats": f"{row['weights']}{kv}", "lengths": lengths}
-
-
-def column_of(axis: str) -> str:
-    """The column of a sweep's tables that has the values of an axis, or an objective."""
-    return {"gpus": "n_gpus", "n_devices": "n_gpus"}.get(axis, axis)
-
-
-def _heading(axis: str) -> str:
-    return AXIS_WORDS.get(axis, axis.replace("_", " ")).replace(" ", "\n")
 
 
 def failures_table(failures: Result, limits: Mapping[str, float]) -> RenderableType:
@@ -217,54 +156,4 @@ def _reason(name: str, limits: Mapping[str, float]) -> str:
     return f"{what} {'below' if name in AT_LEAST else 'above'} {show(name, limits[name])}"
 
 
-def crossover_table(result: Result, title: str) -> RenderableType:
-    """Where the order of values changes, and where one stops or starts keeping to the limits."""
-    columns = [Column(name, name) for name in ("along", "between", "objective", "event", "at", "before", "after")]
-    return _titled(title, grid(columns, result.rows()[:_MOST_ROWS]))
-
-
-def sensitivity_table(result: Result, title: str) -> RenderableType:
-    """A row for each cell: percent of tokens/s, then of $/Mtok, for one percent more of each parameter."""
-    cells: dict[int, dict[str, Any]] = {}
-    for row in result.rows():
-        cell = cells.setdefault(row["index"], row)
-        for figure in _ELASTIC:
-            cell[f"{figure} {row['parameter']}"] = _elasticity(row[f"{figure}_elasticity"])
-    parameters = dict.fromkeys(result["parameter"].tolist())
-    setting = [Column(name, word) for name, word in (("model", "model"), ("hardware", "hardware"))]
-    setting += [Column("concurrency", "users")] if "concurrency" in result else []
-    shown = list(cells.values())[:_MOST_ROWS]
-    tables = [
-        _titled(
-            f"{title}: percent more {HEADINGS[figure]} for one percent more",
-            grid([*setting, *(Column(f"{figure} {name}", name) for name in parameters)], shown),
-        )
-        for figure in _ELASTIC
-    ]
-    return Group(*tables)
-
-
-def _elasticity(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:+.2f}"
-
-
-def verified_table(result: Result, title: str) -> RenderableType:
-    """TTFT and TPOT of cells of the front as the closed form has them, as simulated, and by what part it is above."""
-    rows = [
-        row | {"lengths": f"{row['prompt_tokens']:,}+{row['output_tokens']:,}"}
-        | {f"{metric}_off": _signed(row[f"{metric}_off_frac"]) for metric in ("ttft", "tpot")}
-        for row in result.rows()
-    ]  # fmt: skip
-    return _titled(f"{title}: closed form, simulation, and how far the first is off", grid(_SIMULATED, rows))
-
-
-def _titled(title: str, table: RenderableType) -> RenderableType:
-    """A title that may be wider than its table."""
-    return Group(Text(title, style="bold"), table)
-
-
-def _signed(share: float | None) -> str:
-    return ABSENT if share is None else f"{share:+.1%}"
-
-
-_DRAWN = {"Crossovers": crossover_table, "Sensitivities": sensitivity_table, "Verified": verified_table}
+_DRAWN = {"Crossovers": crossover_tables, "Sensitivities": sensitivity_table, "Verified": verified_table}

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from sim.report.figure import INK, PALETTE, looks
 from sim.report.labels import place_labels
 from sim.report.number import show
-from sim.report.sweep import AXIS_WORDS, HEADINGS, column_of
+from sim.report.sweep_table import AXIS_WORDS, HEADINGS, column_of
 
 WIDE = 30.0  # ratio of the ends of a range from which on a scale is logarithmic
 _MOST_LABELS, _MOST_LINES = 12, len(PALETTE)

@@ -17,8 +17,8 @@ from matplotlib.patches import Patch
 
 from sim.report.figure import INK, check_file, save, styled
 from sim.report.number import bare
-from sim.report.sweep import AXIS_WORDS, HEADINGS, column_of
 from sim.report.sweep_lines import curves, front, tick, wide
+from sim.report.sweep_table import AXIS_WORDS, HEADINGS, column_of
 from sim.results import Result
 
 if TYPE_CHECKING:

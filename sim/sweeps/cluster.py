@@ -15,7 +15,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 from sim import profiles
-from sim.errors import RoofcastError, sentence, shown
+from sim.errors import RoofcastError, clipped, sentence, shown
 from sim.sweeps.blocks import Hint
 from sim.sweeps.compiled import keep_compiled
 from sim.sweeps.manifest import differences, grounds
@@ -25,7 +25,7 @@ from sim.sweeps.plan import plan as planned
 from sim.sweeps.run import Evaluate, NowKnown, Source
 
 AHEAD = 2  # blocks that a worker is given at a time, so that it need not wait for the next
-MOST_WORKERS = 1024
+PER_CORE = 8  # worker processes, at most: each has several hundred MB, and they only share the core
 WAIT_S = 20
 GONE = sentence("the scheduler is gone", "cluster", "start it, and the same command again")
 
@@ -52,6 +52,14 @@ def cluster(where: str | int, plan: Plan, make: Make) -> Iterator[Source]:
         yield functools.partial(_finished, client, job)
 
 
+def check_workers(where: str | int) -> None:
+    """Raises RoofcastError for a number of worker processes that this machine cannot use; an address passes."""
+    cores, text = os.cpu_count() or 1, str(where)
+    if text.isdecimal() and not (len(text) < 10 and 1 <= int(text) <= PER_CORE * cores):
+        what = f"expected 1 to {PER_CORE * cores} worker processes, {PER_CORE} for each core, found {clipped(text)}"
+        raise RoofcastError(sentence(what, "cluster", f"take {cores}, or a scheduler's address for more machines"))
+
+
 @contextlib.contextmanager
 def _client(where: str | int) -> Iterator[Any]:
     from distributed import Client, LocalCluster
@@ -67,8 +75,7 @@ def _client(where: str | int) -> Iterator[Any]:
         with silence_logging_cmgr(logging.CRITICAL), client:
             yield client
         return
-    if not 1 <= int(text) <= MOST_WORKERS:
-        raise RoofcastError(sentence(f"expected 1 to {MOST_WORKERS} workers, found {shown(text)}", "cluster"))
+    check_workers(where)
     _start_tracker()
     with (
         LocalCluster(

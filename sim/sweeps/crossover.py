@@ -28,8 +28,9 @@ def crossover(of: Plan, along: str, between: str | Sequence, objective: str | No
 
     One row for each event between neighbouring grid points `low` and `high`. "order changes": `after` has the least in
     place of `before`, at `at`, where lines through the logarithms of axis and objective cross. "stops": `before` keeps
-    to the limits and fits at `low` and not at `high`, where `after` is the best; "starts": `after` does from `high` on.
-    `at` is then the grid point `high`. before_low, ... are the objectives of the two at low and high; NaN: none.
+    to the limits and fits up to `at` = `low`, and not at `high`, where `after` is the best; "starts": `after` does from
+    `at` = `high` on, beside `before`, the best of the others there. Neither says who leads.
+    before_low, ... are the objectives of the two at low and high; NaN: none.
     details["values"] has the least of each value at each grid point, and the index of its cell in details["plan"].
 
     Raises RoofcastError where an axis or a value is none of the sweep's, or there is nothing to compare.
@@ -122,7 +123,8 @@ def _ends(points: np.ndarray, best: np.ndarray) -> Iterator[tuple]:
         stops = there[v, k]
         others = np.where(np.arange(len(best)) == v, np.inf, best[:, k + 1] if stops else best[:, k])
         other = int(np.argmin(others)) if np.isfinite(others).any() else -1
-        yield "stops" if stops else "starts", *((v, other) if stops else (other, v)), points[k + 1], k + 1
+        pair, at = ((v, other), points[k]) if stops else ((other, v), points[k + 1])
+        yield "stops" if stops else "starts", *pair, at, k + 1
 
 
 def _row(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import partial
 from math import prod
@@ -13,12 +12,12 @@ from pydantic import ValidationError
 
 from sim.bounds import MOST_CELLS
 from sim.errors import RoofcastError, did_you_mean, sentence, shown
-from sim.fields import Table
+from sim.fields import Names, Table, Text
 from sim.profiles import PRIORS
 from sim.sweeps.slices import expand
 from sim.sweeps.spec import AXES, LENGTH_AXES, NAME_AXES, OBJECTIVES, Spec
 from sim.sweeps.tables import MOST_TOP, Answers, Axes, Crossover, Limits, Range, SweepFile
-from sim.toml_errors import Problems, read_toml
+from sim.toml_errors import Problems, Source, read_tables
 
 MOST_GROUPS = 10**6
 WHOLE = tuple(n for n in AXES if n not in (*NAME_AXES, "gpu_memory_utilization", "usd_per_gpu_hour", "usd_factor"))
@@ -32,24 +31,58 @@ TABLES: dict[str, type[Table]] = {
 }
 
 
-def load_sweep(source: str | os.PathLike[str] | Mapping[str, Any]) -> Spec:
+def load_sweep(source: Source) -> Spec:
     """The sweep of a TOML file, or of its tables as a mapping; RoofcastError with all that is wrong with it."""
-    if isinstance(source, Mapping):
-        raw, folder = {str(key): _plain(value) for key, value in source.items()}, Path()
-        problems = Problems("sweep", "", raw, TABLES)
-    else:
-        raw, problems = read_toml(source, TABLES)
-        folder = Path(source).parent
-    spec = None
-    try:
-        file = SweepFile.model_validate(_with_values(raw, problems))
-        spec = _spec(file, problems, folder)
-    except ValidationError as error:
-        for problem in error.errors():
-            problems.add_invalid(problem)
+    raw, problems = read_tables(source, TABLES, "sweep")
+    folder = Path() if isinstance(source, Mapping) else Path(source).parent
+    file = _checked(_with_values(raw, problems), problems)
+    spec = _spec(file, _lost(raw, file), problems, folder)
     problems.raise_if_any()
-    assert spec is not None
     return spec
+
+
+class _SomeAxes(Axes):
+    model: Names = ()
+    hardware: Names = ()
+
+
+class _Some(SweepFile):
+    """What is left of a file where wrong keys are taken out, so that the names in the others are checked as well."""
+
+    name: Text = ""
+    axes: _SomeAxes = _SomeAxes()
+
+
+def _checked(tables: dict[str, Any], problems: Problems, kind: type[SweepFile] = SweepFile) -> SweepFile:
+    """The file; or what is valid of it, with a problem for all that is not."""
+    try:
+        return kind.model_validate(tables)
+    except ValidationError as error:
+        found = error.errors()
+        for problem in found:
+            problems.add_invalid(problem)
+        return _checked(_without(tables, found), problems, _Some)
+
+
+def _without(tables: dict[str, Any], found: list[Any]) -> dict[str, Any]:
+    """The tables without the keys that are wrong, and without lengths where one of them is: they are compared."""
+    wrong = {(*error["loc"][:2], *([key] if len(error["loc"]) < 2 else [])) for error in found
+             for key in error.get("ctx", {}).get("problems", [""])}  # fmt: skip
+    if any(("axes", name) in wrong for name in LENGTH_AXES):
+        wrong |= {("axes", name) for name in LENGTH_AXES}
+    kept: dict[str, Any] = {}
+    for name, value in tables.items():
+        if isinstance(value, dict) and (name, "") not in wrong:
+            kept[name] = {key: item for key, item in value.items() if (name, key) not in wrong}
+        elif name not in {place[0] for place in wrong}:
+            kept[name] = value
+    return kept
+
+
+def _lost(raw: dict[str, Any], file: SweepFile) -> set[str]:
+    """Axes that were asked for, and are not in what is left of the file."""
+    asked = raw.get("axes")
+    return set(asked if isinstance(asked, dict) else AXES) - file.axes.model_fields_set
 
 
 def check_axis(name: str, where: str = "") -> str:
@@ -65,15 +98,6 @@ def check_top(top: int, where: str) -> int:
     if top > MOST_TOP:
         raise RoofcastError(sentence(f"expected at most {MOST_TOP}, found {top}", where))
     return top
-
-
-def _plain(value: Any) -> Any:
-    """What a caller gives in place of TOML's values: arrays, ranges and tuples as lists."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    return [_plain(item) for item in value] if isinstance(value, list | tuple | range) else value
 
 
 def _with_values(raw: dict[str, Any], problems: Problems) -> dict[str, Any]:
@@ -110,15 +134,20 @@ def _range(name: str, table: dict[str, Any], problems: Problems) -> list[Any] | 
     return list(dict.fromkeys(round(value) for value in values))
 
 
-def _spec(file: SweepFile, problems: Problems, folder: Path) -> Spec:
+def _spec(file: SweepFile, lost: set[str], problems: Problems, folder: Path) -> Spec:
+    """The Spec of a file, or of what is left of one that has problems. lost: axes whose values are not all known."""
     axes: dict[str, tuple[Any, ...]] = {}
     for name in AXES:
         given = getattr(file.axes, name)
         if given is not None:
+            n_problems = len(problems.found)
             axes[name] = tuple(dict.fromkeys(_names(name, given, problems) if name in NAME_AXES else given))
+            lost = lost | {name} if len(problems.found) > n_problems else lost
     _check_size(axes, file.answers.by, problems)
-    _check_limits(file, problems)
-    answers, profile = _answers(file.answers, axes, problems), file.profile
+    if not lost:
+        _check_limits(file, problems)
+    single = {name for name in AXES if len(axes.get(name, ())) < 2} - lost
+    answers, profile = _answers(file.answers, single, problems), file.profile
     own = None if profile is None else profile if profile == PRIORS else str(folder / profile)
     limits = file.limits.model_dump(exclude_none=True)
     given: dict[str, Any] = {**axes, **answers}
@@ -136,8 +165,8 @@ def _extend(found: list[str], axis: str, name: str) -> None:
     found += expand(axis, name)
 
 
-def _answers(answers: Answers, axes: Mapping[str, tuple], problems: Problems) -> dict[str, Any]:
-    """Fields of the Spec, with a problem for each axis or objective that there is none of."""
+def _answers(answers: Answers, single: set[str], problems: Problems) -> dict[str, Any]:
+    """Fields of the Spec, with a problem for each axis or objective that there is none of. single: of one value."""
     crossover = tuple((c.along, c.between, c.objective or answers.minimize[0]) for c in answers.crossover)
     for name in answers.by:
         problems.add_unknown(("answers", "by"), check_axis, name)
@@ -154,7 +183,7 @@ def _answers(answers: Answers, axes: Mapping[str, tuple], problems: Problems) ->
         if along == between:
             problems.add(("answers", "crossover", i, "between"), f"is the same axis as along, {shown(along)}")
         for place, name in (("along", along), ("between", between)):
-            if name in AXES and len(axes.get(name, ())) < 2:
+            if name in single:
                 what = f"the axis {name} has one value, and nothing to compare"
                 problems.add(("answers", "crossover", i, place), what, "give it several")
     once = {name: tuple(dict.fromkeys(getattr(answers, name))) for name in ("minimize", "by")}

@@ -27,9 +27,10 @@ def run(plan: Plan, source: Source, store: Store | None = None, progress: Tell |
     It is the same to the byte whatever was interrupted before and in whatever order the source gives the blocks: they
     are merged in their own order. A KeyboardInterrupt leaves every finished block in the store, and says so.
     """
-    merged = _Merged(plan, store)
-    todo = [i for i in range(len(plan.blocks)) if i not in merged.stored]
-    n_cells = sum(cells_of(plan, i) for i in merged.stored)
+    merged, todo = _Merged(plan, store), left(plan, store)
+    n_cells = plan.n_cells - sum(cells_of(plan, i) for i in todo)
+    if progress and todo and n_cells:
+        progress("configurations", n_cells, plan.n_cells)  # so that a rate is that of the blocks computed from here on
     merged.go_on()
     if store:
         LAST_WORDS.append(store.told)
@@ -48,6 +49,11 @@ def run(plan: Plan, source: Source, store: Store | None = None, progress: Tell |
         if store:
             LAST_WORDS.remove(store.told)
     return merged.part
+
+
+def left(plan: Plan, store: Store | None) -> list[int]:
+    """Blocks that are still to be computed, in order."""
+    return [i for i in range(len(plan.blocks)) if store is None or i not in store.done]
 
 
 def cells_of(plan: Plan, i_block: int) -> int:

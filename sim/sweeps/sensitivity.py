@@ -58,7 +58,9 @@ def _block(plan: Plan, index: np.ndarray) -> np.ndarray:
     slopes, now, why = (np.asarray(part) for part in _slopes(model, device, engine, point))
     more = np.asarray(_slopes(model, roomy, engine, point)[1])
     both = np.concatenate([slopes, (more - now)[:, None] / np.log(MEMORY_RATIO)], axis=1) + 0.0  # no -0.0
-    return np.where((why & errors.INFEASIBLE)[:, None, None] == 0, both, np.nan)[: len(index)]
+    alone = (np.asarray(FIGURES) == "tpot_s") & (point.output_tokens[:, None] == 1)
+    absent = ((why & errors.INFEASIBLE)[:, None] > 0) | alone
+    return np.where(absent[:, None], np.nan, both)[: len(index)]
 
 
 def cells(plan: Plan, index: np.ndarray) -> tuple[Any, Any, Any, Point]:

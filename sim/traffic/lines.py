@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from sim.errors import RoofcastError, clipped, did_you_mean, sentence
+from sim.errors import RoofcastError, clipped, sentence
+from sim.files import near_file
 from sim.measure.rows import LONGEST_PATH, place
 from sim.measure.text import GZIP
 
@@ -27,17 +28,13 @@ def line_blocks(path: Path) -> Iterator[tuple[list[int], list[str]]]:
         with path.open("rb") as file:
             yield from _lines(_blocks(file), where)
     except FileNotFoundError:
-        raise RoofcastError(sentence("no such file", where, _sibling(path))) from None
+        raise RoofcastError(sentence("no such file", where, near_file(path))) from None
     except OSError as error:
         raise RoofcastError(sentence(f"cannot be read: {error.strerror}", where, "name a file of requests")) from None
     except ValueError as error:
         if isinstance(error, RoofcastError):
             raise
         raise RoofcastError(sentence(f"cannot be read: {error}", where)) from None
-
-
-def _sibling(path: Path) -> str:
-    return did_you_mean(path.name, (other.name for other in path.parent.iterdir())) if path.parent.is_dir() else ""
 
 
 def _lines(blocks: Iterator[bytes], where: str) -> Iterator[tuple[list[int], list[str]]]:

@@ -23,7 +23,7 @@ from sim.traffic import Requests
 from sim.traffic.tables import DEFAULT_REQUESTS, ROUNDS_OF_USERS
 from sim.verbs.deployments import SAME_NAME
 from sim.verbs.estimate import estimate
-from sim.verbs.plan import File, Plan, drawn, plan_of
+from sim.verbs.plan import File, Plan, drawn, place_of, plan_of
 from sim.verbs.stated import check_progress
 
 MOST_ROUNDS = 12
@@ -81,7 +81,7 @@ def capacity(
     if progress is not None:
         check_progress(progress)
     plan = plan_of(scenario, seed, replications, profile)
-    _check(plan, "" if isinstance(scenario, Scenario) else str(scenario))
+    _check(plan, place_of(scenario))
     limits = plan.scenario.objectives
     if fewest:  # more replicas cost more: that limit is not one that they can keep to
         limits = limits.model_copy(update={"max_usd_per_hour": None})
@@ -133,7 +133,8 @@ def _steady(plan: Plan, deployment: Deployment) -> tuple[float, float]:
     objectives = plan.scenario.objectives
     keeps = np.ones(len(BATCHES), bool)
     for metric, limit in objectives.of_a_request.items():
-        keeps &= found[f"{metric}_s"] <= limit
+        alone = metric == "tpot" and numbers["output"][0] == 1  # an output of one token has no TPOT to keep
+        keeps &= alone | (found[f"{metric}_s"] <= limit)
     best = int(np.flatnonzero(keeps)[-1]) if keeps.any() else 0
     rate = float(found["requests_per_s"][best])
     return (rate, float(BATCHES[best])) if np.isfinite(rate) else (1.0, 1.0)

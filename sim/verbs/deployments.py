@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ def placed(place: str, problems: list[str]) -> Iterator[None]:
         problems += [sentence(problem, place) for problem in error.problems]
 
 
-def profile_of(scenario: Scenario, path: str | os.PathLike[str]) -> str | None:
-    """The profile that a scenario file names, as a path from here; None where it names none."""
+def profile_of(scenario: Scenario, folder: Path) -> str | None:
+    """The profile that a scenario of a folder names, as a path from here; None where it names none."""
     own = scenario.profile
-    return own if own in (None, PRIORS) else str(Path(path).parent / own)
+    return own if own in (None, PRIORS) else str(folder / own)

@@ -62,8 +62,8 @@ def estimate(
     users at once: TTFT is the mean over them, with that opening in it (default: an endless loop). length_spread is the
     range of their lengths over its mean; admission_steps, how many decode steps the engine lets pass between two looks
     at new prompts; mixed_chunk, 1 where prompts share steps with decode and 0 where they pause it. Memory columns are
-    bytes on the fullest device. Where nothing fits, times are NaN and `why` says why. details["operations"] holds the
-    operation groups of a decode and a prefill step, for the first element that fits.
+    bytes on the fullest device. Where nothing fits, times are NaN and `why` says why; an output of one token has no
+    TPOT. details["operations"] holds the operation groups of a decode and a prefill step, for the first that fits.
 
     profile: the file of a calibrated profile (default: the shipped one; "none": the catalogue's efficiencies as they
     are). interval: a level such as 0.8; adds columns `tpot_low_s`, `tpot_high_s` and so on, between which that share
@@ -141,16 +141,17 @@ def _speed(request: Request, found: Answer) -> dict[str, np.ndarray]:
     """Latency, throughput, cost and energy; NaN where the configuration does not fit."""
     given, steady, money = request.numbers, found.steady, found.economics
     output_rate = steady.requests_per_s * given["output"]
+    gap_s = np.where(given["output"] > 1, steady.tpot_s, np.nan)
     total_rate = steady.requests_per_s * (given["output"] + given["prompt"])
     columns = {
         "running_sequences": steady.running_sequences,
         "ttft_s": steady.ttft_s,
-        "tpot_s": steady.tpot_s,
-        "itl_s": steady.itl_s,
+        "tpot_s": gap_s,
+        "itl_s": np.where(given["output"] > 1, steady.itl_s, np.nan),
         "e2e_s": steady.e2e_s,
         "decode_step_s": steady.decode_step_s,
         "prefill_s": steady.prefill_s,
-        "user_tokens_per_s": 1.0 / steady.tpot_s,
+        "user_tokens_per_s": 1.0 / gap_s,
         "output_tokens_per_s": output_rate,
         "prefill_tokens_per_s": given["prompt"] / steady.prefill_s,
         "total_tokens_per_s": total_rate,

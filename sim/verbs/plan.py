@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -22,7 +24,7 @@ from sim.traffic import Requests, Traffic, draw
 from sim.verbs.deployments import SAME_NAME, placed, profile_of
 from sim.verbs.estimate import provenance
 
-File = str | os.PathLike[str]
+File = str | os.PathLike[str] | Mapping[str, Any]  # of a scenario, or its tables
 _ROUTED = {
     "round-robin": "requests in turn",
     "least-outstanding": "a request when they have the fewest outstanding",
@@ -88,20 +90,30 @@ class Plan:
         return f"context of {label}: {taken:,} tokens, {longest}"
 
 
+def place_of(given: Scenario | File) -> str:
+    """Where the problems of a scenario are: its file, if it has one."""
+    return "" if isinstance(given, Scenario) else "scenario" if isinstance(given, Mapping) else str(given)
+
+
+def folder_of(given: Scenario | File) -> Path:
+    """Where the paths in a scenario begin: at its file, or here."""
+    return Path() if isinstance(given, Scenario | Mapping) else Path(given).parent
+
+
 def plan_of(given: Scenario | File, seed: int | None, replications: int | None, profile: Source) -> Plan:
     """The scenario read, its traffic drawn, its deployments resolved; RoofcastError with all that is wrong."""
-    scenario, path = (given, Path()) if isinstance(given, Scenario) else (load_scenario(given), Path(given))
-    place = "" if isinstance(given, Scenario) else str(given)
+    scenario = given if isinstance(given, Scenario) else load_scenario(given)
+    folder, place = folder_of(given), place_of(given)
     if scenario.traffic is None:
         hint = "write [traffic] with requests_per_s, users or path, or take roofcast run"
         raise RoofcastError(sentence("there is no traffic to simulate", sentence("traffic", place), hint))
     traffic = _with(scenario.traffic, seed, replications)
     problems: list[str] = []
-    source = profile_of(scenario, path) if profile is None else profile
+    source = profile_of(scenario, folder) if profile is None else profile
     requests: dict[float, list[Requests]] = {}
     with placed(place, problems):
         named(source)
-        requests = drawn(scenario, traffic, path.parent)
+        requests = drawn(scenario, traffic, folder)
     asked: dict[str, Request] = {}
     for deployment in scenario.deployments if not problems else ():
         with placed(": ".join(filter(None, [place, f'deployment "{deployment.label}"'])), problems):
@@ -109,7 +121,7 @@ def plan_of(given: Scenario | File, seed: int | None, replications: int | None, 
             _check_able(deployment, asked[deployment.label])
     if problems:
         raise RoofcastError(*problems)
-    return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), path.parent, source)
+    return Plan(scenario, traffic, requests, asked, *_ready(scenario, asked, traffic), folder, source)
 
 
 def _of_replications(traffic: Traffic) -> list[str]:

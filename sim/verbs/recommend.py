@@ -97,7 +97,7 @@ def rejections(found: Candidates, scores: Score, limits: Limits) -> list[str]:
         ("not one sequence of this context fits beside the weights", scores.why & errors.KV_DOES_NOT_FIT > 0),
         ("the context is beyond the model's own limit", scores.why & errors.CONTEXT_TOO_LONG > 0),
         ("TTFT above the limit", _above(scores.ttft_s, limits.ttft_s)),
-        ("TPOT above the limit", _above(scores.tpot_s, limits.tpot_s)),
+        ("TPOT above the limit", _above(scores.tpot_s, limits.tpot_s if limits.output > 1 else None)),
         ("no price is known", _above(np.where(np.isnan(scores.usd_per_hour), np.inf, 0), limits.usd_per_hour)),
         ("above the hourly budget", _above(scores.usd_per_hour, limits.usd_per_hour)),
         ("no price is known", _above(np.where(np.isnan(found.purchase_usd), np.inf, 0), limits.usd)),
@@ -135,6 +135,7 @@ def columns(found: Candidates, scores: Score, order: list[int]) -> dict[str, np.
     """The table of the chosen configurations."""
     points = found.points
     rate = scores.output_tokens_per_s[order]
+    gap_s = scores.tpot_s[order] if found.workload.output > 1 else np.full(len(order), np.nan)
     return {
         "rank": np.arange(1, len(order) + 1),
         "model": _texts(found.rows[i].id for i in order),
@@ -145,8 +146,8 @@ def columns(found: Candidates, scores: Score, order: list[int]) -> dict[str, np.
         "n_gpus": scores.n_devices[order].astype(int),
         **{name: getattr(points, name)[order].astype(int) for name in ("tp", "pp", "ep", "replicas")},
         "ttft_s": scores.ttft_s[order],
-        "tpot_s": scores.tpot_s[order],
-        "user_tokens_per_s": 1.0 / scores.tpot_s[order],
+        "tpot_s": gap_s,
+        "user_tokens_per_s": 1.0 / gap_s,
         "output_tokens_per_s": rate,
         "usd_per_hour": scores.usd_per_hour[order],
         "usd_per_mtok": scores.usd_per_output_token[order] * units.MILLION,

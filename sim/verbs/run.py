@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from sim.report.number import show
 from sim.results import Result
 from sim.verbs.deployments import SAME_NAME, placed, profile_of
 from sim.verbs.estimate import estimate
+from sim.verbs.plan import File, folder_of, place_of
 from sim.verbs.recommend import recommend
 from sim.verbs.simulate import Simulation, simulate
 
@@ -53,35 +53,34 @@ class ScenarioResult:
     recommendation: Result | None = None
 
 
-def run(
-    path: str | os.PathLike[str], *, profile: Source = None, interval: float | None = None
-) -> ScenarioResult | Simulation:
-    """Evaluates a scenario file; RoofcastError with all problems where a deployment cannot be evaluated.
+def run(source: File, *, profile: Source = None, interval: float | None = None) -> ScenarioResult | Simulation:
+    """Evaluates a scenario's file, or its tables as a mapping; RoofcastError with all problems where that cannot be.
 
     profile and interval are as in sim.estimate, and stand in place of the file's own. A scenario with traffic is
     simulated, see sim.simulate, and has no such interval.
     """
-    scenario = load_scenario(path)
+    scenario = load_scenario(source)
     if scenario.traffic is not None:
         if interval is not None:
             what = "is for estimates; a simulation has confidence intervals over its replications"
             raise RoofcastError(sentence(what, "interval", "leave it out, or remove [traffic]"))
-        return simulate(path, profile=profile)
+        return simulate(source, profile=profile)
     results: dict[str, Result] = {}
     problems: list[str] = []
-    place = str(path) if profile is None else ""
-    profile = profile_of(scenario, path) if profile is None else profile
+    place = place_of(source)
+    own = place if profile is None else ""
+    profile = profile_of(scenario, folder_of(source)) if profile is None else profile
     level = scenario.interval if interval is None else interval
-    with placed(place, problems):
+    with placed(own, problems):
         calibrated = named(profile)
         level = None if level is None else check_level(level, calibrated)
     if problems:
         raise RoofcastError(*problems)
     for deployment in scenario.deployments:
-        with placed(f'{path}: deployment "{deployment.label}"', problems):
+        with placed(f'{place}: deployment "{deployment.label}"', problems):
             results[deployment.label] = evaluate(deployment, scenario, profile, level)
     recommended = None
-    with placed(f"{path}: recommend", problems):
+    with placed(f"{place}: recommend", problems):
         recommended = recommendation(scenario, profile, level)
     if problems:
         raise RoofcastError(*problems)
@@ -138,7 +137,7 @@ def _missed(level: Mapping[str, Any], objectives: Objectives) -> list[str]:
         return [_why_not(level)]
     limits = (
         ("TTFT ", "ttft_s", objectives.ttft_s),
-        ("TPOT ", "tpot_s", objectives.tpot_s),
+        ("TPOT ", "tpot_s", None if level["tpot_s"] is None else objectives.tpot_s),  # an output of one token
         ("", "usd_per_hour", objectives.max_usd_per_hour),
     )
     over = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sim.config import Scenario
@@ -44,7 +44,7 @@ def simulate(
     profile: Source = None,
     progress: Tell | None = None,
 ) -> Simulation:
-    """Serves the traffic of a scenario (its file, or as read by sim.config) on each of its deployments.
+    """Serves the traffic of a scenario on each of its deployments: of its file, of its tables as a mapping, or as read.
 
     seed, replications and profile stand in place of the scenario's own. A path in a scenario begins at its file.
     Every latency has the engine's front end in it. Requests that the context or the KV cache cannot hold are refused,
@@ -69,7 +69,7 @@ def simulate_many(
     """As `simulate`, of several scenarios in one batch, which is faster than one after the other."""
     if progress is not None:
         check_progress(progress)
-    several = [scenarios] if isinstance(scenarios, Scenario | str | os.PathLike) else scenarios
+    several = [scenarios] if isinstance(scenarios, Scenario | str | os.PathLike | Mapping) else scenarios
     problems: list[str] = []
     plans = []
     for scenario in several:

@@ -18,6 +18,7 @@ from sim.request import build
 from sim.results import Result
 from sim.sweeps.blocks import Sweeper, reason_names
 from sim.sweeps.cells import to_parquet
+from sim.sweeps.cluster import check_workers
 from sim.sweeps.cluster import cluster as workers
 from sim.sweeps.compiled import keep_compiled
 from sim.sweeps.cost import first_and_again
@@ -27,7 +28,7 @@ from sim.sweeps.kept import kept_cells
 from sim.sweeps.manifest import manifest
 from sim.sweeps.parts import Part
 from sim.sweeps.plan import Plan, plan
-from sim.sweeps.run import Evaluate, Tell, in_process, run
+from sim.sweeps.run import Evaluate, Tell, cells_of, in_process, left, run
 from sim.sweeps.sensitivity import sensitivities as elasticities
 from sim.sweeps.spec import NAME_AXES, ROW_AXES, Spec
 from sim.sweeps.store import Store
@@ -53,7 +54,7 @@ class Sweep:
     that no other matches in all objectives and beats in one; failures: cells by their first reason, and by their only.
     crossovers: those that the sweep asks for (sim.sweeps.crossover); sensitivities: where asked for, elasticities of
     the best cells by the first objective (sim.sweeps.sensitivity); verified: where asked for, cells of the front as
-    simulated (sim.verbs.sweep_verify).
+    simulated (sim.verbs.sweep_verify). stored: configurations that a folder had from before; seconds are of the others.
     """
 
     plan: Plan
@@ -64,6 +65,7 @@ class Sweep:
     failures: Result
     seconds: float
     compile_s: float
+    stored: int = 0
     crossovers: Result | None = None
     sensitivities: Result | None = None
     verified: Result | None = None
@@ -92,23 +94,26 @@ def sweep(
         raise RoofcastError(sentence(f"expected {', '.join(KEEP)}, found {shown(keep)}", "keep"))
     if keep != "front" and out is None:
         raise RoofcastError(sentence(f"{keep} cells are stored in a folder", "keep", "give out as well"))
+    if cluster is not None:
+        check_workers(cluster)
     keep_compiled()
     spec = source if isinstance(source, Spec) else load_sweep(source)
     planned = plan(spec)
     file = None if isinstance(source, Mapping | Spec) else source
     with contextlib.ExitStack() as stack:
         store = None if out is None else stack.enter_context(Store(out, manifest(planned, keep=keep, file=file)))
-        compile_s = 0.0
+        todo, compile_s = left(planned, store), 0.0
         if cluster is None:
             evaluate = evaluation(planned, keep)
-            compile_s, _ = first_and_again(lambda: evaluate(0, None))
+            compile_s = first_and_again(lambda: evaluate(todo[0], None))[0] if todo else 0.0
             at = in_process(evaluate)
         else:
             at = stack.enter_context(workers(cluster, planned, functools.partial(evaluation, keep=keep)))
         start = time.perf_counter()
         part = run(planned, at, store, progress)
         seconds = time.perf_counter() - start
-        found = answers(planned, part, seconds, compile_s)
+        stored = planned.n_cells - sum(cells_of(planned, i) for i in todo)
+        found = replace(answers(planned, part, seconds, compile_s), stored=stored)
         if out is not None:
             write_tables(found, out)
     return further(found, sensitivities, verify, progress)

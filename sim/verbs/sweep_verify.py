@@ -33,8 +33,9 @@ def verify(front: Result, spec: Spec, progress: Tell | None = None) -> Result:
     at = np.linspace(0, len(rows) - 1, min(len(rows), MOST_SIMULATED)).round().astype(int)
     chosen = [rows[i] for i in at]
     found = simulate_many([_scenario(row) for row in chosen], profile=spec.profile, progress=progress)
-    names = ("model", "hardware", "weights", "prompt_tokens", "output_tokens", "concurrency")
-    columns: dict[str, list[Any]] = {name: [row[name] for row in chosen] for name in names}
+    names = ["model", "hardware", *LAYOUT, "engine", "weights", "kv", *(name for name in LIMITS if name in front)]
+    names += ["prompt_tokens", "output_tokens", "context_tokens", "concurrency"]
+    columns: dict[str, Any] = {name: front[name][at] for name in names}
     closed = [_closed(row, spec) for row in chosen]
     for metric, mean in COMPARED.items():
         told = np.array([float(one[f"{metric}_s"]) for one in closed])
