@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from kernels.grid import Cells, Deployment
+from kernels.coefficients import Deployment
+from kernels.grid import WIDE, Cells
 from kernels.types import T, Workload, pytree
 
 FIRST_REASONS = ("weights", "kv", "context", "price")  # before those of limits
@@ -100,7 +101,7 @@ def reasons(
     return against
 
 
-@partial(jax.jit, static_argnames=("limited", "at_least", "priced", "minimize"))
+@partial(jax.jit, compiler_options=WIDE, static_argnames=("limited", "at_least", "priced", "minimize"))
 def score(
     of: Deployment, cells: Cells, load: Workload, prices: Prices, valid: tuple[Array, ...], limits: tuple[Array, ...],
     limited: tuple[str, ...], at_least: tuple[str, ...], priced: tuple[str, ...], minimize: tuple[str, ...],
@@ -135,7 +136,7 @@ def judge(
     return Reduced(n_cells, first, alone, best, where, at_most(values[0], bar), _count(front)), front
 
 
-@partial(jax.jit, static_argnames="n_reasons")
+@partial(jax.jit, compiler_options=WIDE, static_argnames="n_reasons")
 def count_reasons(code: Array, n_reasons: int, cells_each: int) -> tuple[Array, Array, Array]:
     """(cells, (K,) cells whose first reason it is, (K,) cells with no other reason) of the bits of `score`."""
     lowest, bits = code & -code, [1 << k for k in range(n_reasons)]
@@ -150,13 +151,13 @@ def _count(hit: Array) -> Array:
     return jnp.sum(jnp.where(hit, jnp.float32(1), jnp.float32(0))).astype(jnp.int32)
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=WIDE)
 def at_most(value: Array, bar: Array) -> Array:
     """Cells with a finite value of at most the bar."""
     return _count(value <= jnp.minimum(bar, jnp.finfo(value.dtype).max))
 
 
-@partial(jax.jit, static_argnames="kept")
+@partial(jax.jit, compiler_options=WIDE, static_argnames="kept")
 def least_of(value: Array, index: tuple[Array, ...], kept: tuple[bool, ...]) -> tuple[Array, Array]:
     """(least value over the axes that are not kept, index of the first cell that has it)."""
     full = tuple(part.shape[i] if keep else 1 for i, (part, keep) in enumerate(zip(index, kept, strict=True)))
@@ -178,7 +179,7 @@ def _reduce(how: Callable[..., Array], value: Array, kept: tuple[bool, ...]) -> 
     return value if kept[-1] else how(value, axis=-1, keepdims=True)
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=WIDE)
 def undominated(values: tuple[Array, ...], references: Array) -> Array:
     """Cells with finite values that no reference matches in all objectives and beats in one.
 

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from kernels.grid import ORDER, Cells, coefficients, grid
+from kernels.coefficients import ORDER, coefficients
+from kernels.grid import Cells, grid
 from kernels.reduce import FIRST_REASONS, NO_INDEX, Prices, Reduced, judge, score
 from kernels.types import Workload
 from sim.lower import NO_LIMIT

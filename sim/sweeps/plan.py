@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from kernels.grid import ORDER
+from kernels.coefficients import ORDER
 from sim.bounds import MOST_CELLS
 from sim.errors import RoofcastError, sentence
 from sim.sweeps.rows import Rows, checked_names, rows_of
