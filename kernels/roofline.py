@@ -8,7 +8,7 @@ from jax import Array
 
 from kernels.elementary import exp, log, log1p
 
-LEAST = float(np.finfo(np.float32).tiny)  # keeps ratios of nothing at all finite
+LEAST = float(np.finfo(np.float32).tiny)  # in place of 0, whose logarithm has no slope
 
 
 def smooth_max(a: Array, b: Array, sharpness: Array) -> Array:
@@ -18,7 +18,7 @@ def smooth_max(a: Array, b: Array, sharpness: Array) -> Array:
     Written on the ratio of the smaller to the larger, so that it neither overflows nor has a NaN gradient at 0.
     """
     high, low = jnp.maximum(a, b), jnp.minimum(a, b)
-    ratio = jnp.maximum(low, LEAST) / jnp.maximum(high, LEAST)
+    ratio = jnp.maximum(low / jnp.where(high > 0, high, 1.0), LEAST)
     return high * exp(log1p(exp(sharpness * log(ratio))) * (1.0 / sharpness))
 
 
