@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import jax
@@ -11,7 +12,7 @@ from sim.errors import RoofcastError
 from sim.request import build
 from sim.sweeps.plan import plan
 from sim.sweeps.rows import combinations
-from sim.sweeps.spec import ROW_AXES
+from sim.sweeps.spec import ROW_AXES, Spec
 from tests import sweep_cells as sweeps
 
 NAMES = sweeps.named(
@@ -49,3 +50,26 @@ def test_rows_are_requests():
             assert numbers[name] == getattr(request.points, name)[0] or np.isnan(numbers[name]), (name, given)
     assert len(seen) > 5 and set(seen) <= set(found.rows.refused)
     assert all(found.rows.refused[reason] >= n for reason, n in seen.items())
+
+
+def mixed(**changes) -> list[str]:
+    """Notes on prices of a sweep over a device with a known rent and one without."""
+    asked = {"name": "prices", "model": ("gpt-oss-20b",), "hardware": ("h100-sxm", "a100-pcie-40")}
+    return [note for note in plan(Spec(**asked | changes)).rows.notes if note.startswith("price: ")]
+
+
+def test_rent_and_purchase_in_one_ranking_are_told():
+    (note,) = mixed()
+    assert "not alike: rent of NVIDIA H100 SXM 80GB, purchase over 4 years and electricity of NVIDIA A100 PCIe" in note
+    assert mixed(pay="rent") == mixed(pay="buy") == mixed(usd_per_gpu_hour=(2.0,)) == []
+    assert mixed(hardware=("h100-sxm", "h200")) == []
+
+
+def test_the_note_on_mixed_prices_follows_the_tables(run, tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('name = "x"\n[axes]\nmodel = "gpt-oss-20b"\nhardware = ["h100-sxm", "a100-pcie-40"]\n')
+    said = "price: costs compared here are not alike"
+    with jax.numpy_rank_promotion("allow"):
+        assert said in run("sweep", str(path))[2] and said in run("sweep", str(path), "--format", "csv")[2]
+        notes = json.loads(run("sweep", str(path), "--format", "json")[1])["notes"]
+    assert any(note.startswith(said) for note in notes)

@@ -18,7 +18,7 @@ from sim.errors import RoofcastError
 from sim.formats import kv_format, weight_plan
 from sim.layouts import Parallel, fill
 from sim.lower import lower_device, lower_engine, lower_model
-from sim.money import device_rate, purchase_usd
+from sim.money import device_rate, mixed_note, purchase_usd
 from sim.point import stack
 from sim.request import choose_engine, machine_for, model_note
 from sim.schema import ModelRow
@@ -77,6 +77,7 @@ class _Builder:
         self.numbers: dict[tuple, tuple[float, ...]] = {}
         self.refused: Counter = Counter()
         self.notes: dict[str, None] = {}
+        self.paid: dict[str, str] = {}  # device -> how, where the catalogue's price counts
 
     def once(self, key: tuple, make: Callable[[], T]) -> T | None:
         """What `make` gives, or None where it raises RoofcastError, once for each key."""
@@ -137,6 +138,8 @@ class _Builder:
 
     def _counted(self, run: EngineRow, machine: Machine, layout: Parallel, own: tuple) -> tuple[float, ...]:
         default, rate = limits(run, machine.device), device_rate(machine, self.spec.pay)
+        if None in self.spec.usd_per_gpu_hour:
+            self.paid[machine.device.name] = rate.paid
         budget, seqs, frac = own
         budget = budget or default.max_batched_tokens
         share = memory_frac(run, machine.device, budget, layout.tp or 1, layout.pp or 1, layout.dp or 1)
@@ -172,11 +175,12 @@ def rows_of(spec: Spec) -> Rows:
         told = "; ".join(f"{reason} ({n:,})" for reason, n in build.refused.most_common(5))
         raise RoofcastError(f"no combination of the axes can be run: {told}")
     table = np.asarray(numbers, np.float32)
+    notes = filter(None, (*build.notes, mixed_note(build.paid)))
     return Rows(
         models=stack(build.models.trees), devices=stack(build.devices.trees), engines=stack(build.engines.trees),
         which=np.asarray(which, np.int32), at=np.asarray(at, np.int32),
         numbers={name: table[:, i] for i, name in enumerate(NUMBERS)},
-        refused=build.refused, notes=tuple(build.notes),
+        refused=build.refused, notes=tuple(notes),
     )  # fmt: skip
 
 
