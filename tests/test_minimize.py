@@ -97,8 +97,8 @@ def test_the_least_memory_in_which_it_fits() -> None:
         ("memory", {}, 16, "user_tokens_per_s of at least 50 cannot be reached while all 16 users run at once: with "),
         ("memory", {"concurrency": 4096}, 1024, "even with infinite memory 1024 of 4,096 users run at once, and the "
          "others wait: max_num_seqs or max_num_batched_tokens lets no more run"),
-        ("bandwidth", {"concurrency": 1000}, 344, "even with infinite bandwidth 344 of 1,000 users run at once, and the "
-         "others wait: the cache has room for no more"),
+        ("bandwidth", {"concurrency": 1000}, 344, "even with infinite bandwidth 344 of 1,000 users run at once, and "
+         "the others wait: the cache has room for no more"),
     ],
 )  # fmt: skip
 def test_few_who_run_while_others_wait_are_no_answer(free: str, asked: dict, runs: int, said: str) -> None:

@@ -163,7 +163,8 @@ def _crowded(request: Request, asked: Design, excess: np.ndarray) -> Result:
     found = _at(request, asked, x)
     most = " and ".join(f"{f:.3g} times the {free}" for free, f in _free(asked, np.exp(x)))
     users = f"while all {int(found['concurrency']):,} users run at once"
-    told = f"{_phrase((name, asked.limits[name]))} cannot be reached {users}: with {most} it is {float(found[name]):.4g}"
+    aim = _phrase((name, asked.limits[name]))
+    told = f"{aim} cannot be reached {users}: with {most} it is {float(found[name]):.4g}"
     return _result(request, asked, x, found, False, told)
 
 
