@@ -179,7 +179,7 @@ def first_kept(design: Design, start: np.ndarray, end: np.ndarray) -> np.ndarray
 
 
 def solve(design: Design) -> tuple[np.ndarray | None, np.ndarray]:
-    """((P,) logarithms of the factors of least cost that keep to the limits, or None; (N, FIRST + J) excess of grid)."""
+    """((P,) logarithms of the factors of least cost that keep to the limits, or None; (N, FIRST + J) excesses)."""
     points = grid(design)
     cost, excess = design.judge(points)
     kept = np.all(excess <= 0, axis=1)

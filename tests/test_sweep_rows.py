@@ -7,6 +7,7 @@ from collections import Counter
 
 import jax
 import numpy as np
+import pytest
 
 from sim.errors import RoofcastError
 from sim.request import build
@@ -73,3 +74,20 @@ def test_the_note_on_mixed_prices_follows_the_tables(run, tmp_path):
         assert said in run("sweep", str(path))[2] and said in run("sweep", str(path), "--format", "csv")[2]
         notes = json.loads(run("sweep", str(path), "--format", "json")[1])["notes"]
     assert any(note.startswith(said) for note in notes)
+
+
+def test_combinations_are_counted_before_they_are_built():
+    counts = tuple(range(1, 65))
+    spec = Spec(name="x", model=("gpt-oss-20b", "qwen3-8b"), hardware=("h100",), gpus=counts, tp=counts, dp=counts * 6)
+    with pytest.raises(RoofcastError) as error:
+        plan(spec)
+    said = "axes: 3,145,728 combinations are to be built one by one, of at most 3,000,000: dp 384 x gpus 64 x tp 64"
+    assert str(error.value) == f"{said} x model 2; hint: give dp or gpus fewer values"
+
+
+def test_building_says_how_far_it_is():
+    told: list[tuple[str, int, int]] = []
+    counts = tuple(range(1, 65))
+    spec = Spec(name="x", model=("gpt-oss-20b",), hardware=("h100",), gpus=counts, tp=counts, pp=(1, 2))
+    plan(spec, lambda *line: told.append(line))
+    assert told == [("deployments", 0, 8192), ("deployments", 4096, 8192)]

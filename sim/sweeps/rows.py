@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from kernels.types import Device, Engine, Layout, Model
 from sim import catalog, profiles, units
 from sim.catalog import Machine
 from sim.engines import EngineRow, engine, limits, memory_frac
-from sim.errors import RoofcastError
+from sim.errors import RoofcastError, sentence
 from sim.formats import kv_format, weight_plan
 from sim.layouts import Parallel, fill
 from sim.lower import lower_device, lower_engine, lower_model
@@ -25,6 +26,9 @@ from sim.schema import ModelRow
 from sim.sweeps.spec import ROW_AXES, Spec
 
 T = TypeVar("T")
+Tell = Callable[[str, int, int], None]  # what, how many are done, of all
+MOST_BUILT = 3_000_000  # in one or two minutes and 1.5 GB
+TOLD_EVERY = 4096
 NUMBERS = ("tp", "pp", "ep", "dp", "replicas", "max_batched_tokens", "max_sequences", "memory_frac",
            "usd_per_device_s", "usd_per_joule", "purchase_usd")  # fmt: skip
 
@@ -158,14 +162,16 @@ def _device(machine: Machine) -> tuple[str, float, int]:
     return machine.device.id, machine.device.memory_bytes, machine.n_devices
 
 
-def rows_of(spec: Spec) -> Rows:
+def rows_of(spec: Spec, progress: Tell | None = None) -> Rows:
     """All deployments of a sweep, those of one group of `by` next to each other.
 
-    RoofcastError where a name is unknown or none of the combinations can be.
+    RoofcastError where a name is unknown, none of the combinations can be, or there are more than MOST_BUILT.
     """
-    build = _Builder(spec)
+    build, n_built = _Builder(spec), _to_build(spec)
     which, at, numbers = [], [], []
-    for index, values in combinations(spec):
+    for i, (index, values) in enumerate(combinations(spec)):
+        if progress and i % TOLD_EVERY == 0:
+            progress("deployments", i, n_built)
         found = build.row(values)
         if found is not None:
             which.append(found[0])
@@ -182,6 +188,18 @@ def rows_of(spec: Spec) -> Rows:
         numbers={name: table[:, i] for i, name in enumerate(NUMBERS)},
         refused=build.refused, notes=tuple(notes),
     )  # fmt: skip
+
+
+def _to_build(spec: Spec) -> int:
+    """Combinations to build; RoofcastError where they are too many."""
+    counts = {name: len(getattr(spec, name)) for name in ROW_AXES}
+    n = math.prod(counts.values())
+    if n > MOST_BUILT:
+        longest = sorted((name for name in counts if counts[name] > 1), key=lambda name: -counts[name])
+        product = " x ".join(f"{name} {counts[name]:,}" for name in longest)
+        what = f"{n:,} combinations are to be built one by one, of at most {MOST_BUILT:,}: {product}"
+        raise RoofcastError(sentence(what, "axes", f"give {' or '.join(longest[:2])} fewer values"))
+    return n
 
 
 def combinations(spec: Spec) -> Iterator[tuple[tuple[int, ...], tuple]]:

@@ -94,7 +94,7 @@ def sweep(
         raise RoofcastError(sentence(f"{keep} cells are stored in a folder", "keep", "give out as well"))
     keep_compiled()
     spec = source if isinstance(source, Spec) else load_sweep(source)
-    planned = plan(spec)
+    planned = plan(spec, progress)
     file = None if isinstance(source, Mapping | Spec) else source
     with contextlib.ExitStack() as stack:
         store = None if out is None else stack.enter_context(Store(out, manifest(planned, keep=keep, file=file)))
