@@ -32,6 +32,8 @@ ROUNDS, STEPS = 30, 60  # of multipliers, and of Adam in each
 RATE = 0.1  # of Adam, in logarithms of factors
 STIFFNESS, STIFFER = 10.0, 1.2  # of the penalty, and its growth from round to round
 MOST_STIFF = 1e3
+ROUNDING = 1e-5  # of logarithms
+FIRST = 2  # columns of an excess before those of FIGURES
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class Design:
         return setup.model, setup.device, setup.engine, priced, *vectors
 
     def judge(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(cost (N,), excess (N, 1 + J)) of N_POINTS logarithms of factors (N, P).
+        """(cost (N,), excess (N, FIRST + J)) of N_POINTS logarithms of factors (N, P).
 
-        Excess is at most 0 where something is kept: first that weights and cache fit, then log of figure over limit.
-        Where they do not fit, all is infinite.
+        Excess is at most 0 where something is kept: first that weights and cache fit, then log of the users over those
+        that run at once, then log of figure over limit. Where they do not fit, all is infinite.
         """
         cost, excess = _judge(np.asarray(x, np.float32), *self.numbers)
         return np.asarray(cost), np.asarray(excess)
@@ -89,8 +91,8 @@ def _moved(setup: Setup, point: Point, growth: Array, x: Array) -> tuple[Setup, 
     return scaled(setup, dict(zip(FREE, jnp.exp(x), strict=True))), replace(point, usd_per_device_s=price)
 
 
-def _figures(setup: Setup, point: Point) -> tuple[Array, Array]:
-    """(logarithms of FIGURES, whether it fits)."""
+def _figures(setup: Setup, point: Point) -> tuple[Array, Array, Array]:
+    """(logarithms of FIGURES, whether it fits, logarithm of the users over those that run at once)."""
     found = answer(setup.model, setup.device, setup.engine, point)
     state, money = found.steady, found.economics
     figures = {
@@ -104,22 +106,23 @@ def _figures(setup: Setup, point: Point) -> tuple[Array, Array]:
         "user_tokens_per_s": 1.0 / state.tpot_s,
         "output_tokens_per_s": state.requests_per_s * point.output_tokens,
     }
-    return jnp.log(jnp.stack([figures[name] for name in FIGURES])), (found.why & errors.INFEASIBLE) == 0
+    waiting = jnp.log(point.concurrency / state.running_sequences) - ROUNDING
+    return jnp.log(jnp.stack([figures[name] for name in FIGURES])), (found.why & errors.INFEASIBLE) == 0, waiting
 
 
 def _cost(
     x: Array, model: Any, device: Any, engine: Any, point: Point, limits: Array, weights: Array, aims: Array,
     growth: Array,
-) -> tuple[Array, tuple[Array, Array]]:  # fmt: skip
-    """(cost, (excess over the limits (J,), whether it fits)) of one vector of logarithms of factors."""
-    logs, fits = _figures(*_moved(Setup(model, device, engine), point, growth, x))
-    return jnp.sum(weights * x) + jnp.sum(aims * logs), (SIGNS * (logs - limits), fits)
+) -> tuple[Array, tuple[Array, Array, Array]]:  # fmt: skip
+    """(cost, (excess over the limits (J,), and the others of `_figures`)) of one vector of logarithms of factors."""
+    logs, *laws = _figures(*_moved(Setup(model, device, engine), point, growth, x))
+    return jnp.sum(weights * x) + jnp.sum(aims * logs), (SIGNS * (logs - limits), *laws)
 
 
 @partial(jax.jit, compiler_options={"xla_backend_optimization_level": "0"})
 def _judge(x: Array, *numbers: Any) -> tuple[Array, Array]:
-    cost, (excess, fits) = jax.vmap(lambda one: _cost(one, *numbers))(x)
-    excess = jnp.concatenate([jnp.zeros((len(x), 1), x.dtype), excess], axis=1)
+    cost, (excess, fits, waiting) = jax.vmap(lambda one: _cost(one, *numbers))(x)
+    excess = jnp.concatenate([jnp.zeros((len(x), 1), x.dtype), waiting[:, None], excess], axis=1)
     return jnp.where(fits, cost, jnp.inf), jnp.where(fits[:, None], excess, jnp.inf)
 
 
@@ -131,7 +134,7 @@ def _descend(x: Array, low: Array, high: Array, moves: Array, *numbers: Any) -> 
     """
 
     def lagrangian(x: Array, multipliers: Array, stiffness: Array) -> tuple[Array, Array]:
-        cost, (excess, _) = _cost(x, *numbers)
+        cost, (excess, *_) = _cost(x, *numbers)
         pushed = jnp.maximum(multipliers + stiffness * excess, 0.0)
         return cost + jnp.sum(pushed**2 - multipliers**2) / (2.0 * stiffness), pushed
 
@@ -176,7 +179,7 @@ def first_kept(design: Design, start: np.ndarray, end: np.ndarray) -> np.ndarray
 
 
 def solve(design: Design) -> tuple[np.ndarray | None, np.ndarray]:
-    """((P,) logarithms of the factors of least cost that keep to the limits, or None; (N, 1 + J) excess of a grid)."""
+    """((P,) logarithms of the factors of least cost that keep to the limits, or None; (N, FIRST + J) excesses)."""
     points = grid(design)
     cost, excess = design.judge(points)
     kept = np.all(excess <= 0, axis=1)
@@ -193,7 +196,15 @@ def solve(design: Design) -> tuple[np.ndarray | None, np.ndarray]:
         found = descended(design, points[np.argmin(np.max(excess, axis=1))])
         if np.any(design.judge(np.resize(found, points.shape))[1][0] > 0):
             return None, excess
-    return (shrunk(design, found, design.free) if design.objective == GROWTH else found), excess
+    found = shrunk(design, found, design.free) if design.objective == GROWTH else found
+    return beyond_step(design, found), excess
+
+
+def beyond_step(design: Design, x: np.ndarray) -> np.ndarray:
+    """x with so little more memory that rounding does not decide whether another sequence fits, where limits allow."""
+    more = np.clip(x + ROUNDING * (design.free & MEMORY), design.low, design.high)
+    kept = np.all(design.judge(np.resize(more, (N_POINTS, len(x))))[1][0] <= 0)
+    return more if kept else x
 
 
 def shrunk(design: Design, x: np.ndarray, which: np.ndarray) -> np.ndarray:

@@ -56,6 +56,7 @@ class EngineRow(Row):
     kernels: tuple[Kernel, ...]
     weight_only: tuple[Kernel, ...] = ()
     split: Literal["tensor", "layer"]
+    attention_dp: bool = False  # replicas of the attention that share their experts
     pipelines: bool
     pipelines_prompts: Annotated[float, Field(ge=0, le=1)]
     last_token_alone: bool = False

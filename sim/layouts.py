@@ -64,6 +64,9 @@ def check(layout: Parallel, row: ModelRow, engine: EngineRow) -> None:
     problems = tp_problems(row, tp)
     if engine.split == "layer" and tp > 1:
         problems.append(sentence(f"{engine.name} splits a model by layer, so tp must be 1", "tp", f"take pp = {tp}"))
+    if dp > 1 and not engine.attention_dp:
+        what = f"{engine.name} has no data-parallel attention, so dp must be 1"
+        problems.append(sentence(what, "dp", f"take replicas = {dp}"))
     if pp > n_layers(row):
         what = f"{row.name} has {n_layers(row)} layers, fewer than pp = {pp}"
         problems.append(sentence(what, "pp", f"take pp of at most {n_layers(row)}"))

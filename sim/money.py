@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sim import catalog, units
@@ -16,17 +17,18 @@ PAY = ("rent", "buy")
 
 @dataclass(frozen=True)
 class Rate:
-    """USD per second of one device, USD per joule on top, and where both come from."""
+    """USD per second of one device, USD per joule on top, where both come from, and which of PAY (or neither)."""
 
     usd_per_device_s: float
     usd_per_joule: float
     note: str
+    paid: str = ""
 
 
 def device_rate(machine: Machine, pay: str | None = None) -> Rate:
     """What a device costs when rented ("rent"), or bought and run ("buy"); NaN where no such price is known.
 
-    pay = None: rent for data-center parts, purchase for what people own.
+    pay = None: rent for data-center parts of which one is known, purchase for all else.
     """
     if pay not in (None, *PAY):
         hint = did_you_mean(str(pay), PAY) or "take rent or buy"
@@ -38,7 +40,7 @@ def device_rate(machine: Machine, pay: str | None = None) -> Rate:
             return Rate(float("nan"), 0.0, f"price: no rent is known for {device.name}; give --price, or --pay buy")
         spread = f"{quote.low:.3g} to {quote.high:.3g}, {quote.n} offers, {quote.date}"
         note = f"price: rent of {device.name} at ${quote.median:.3g} per device-hour ({spread}); electricity included"
-        return Rate(quote.median / units.S_PER_HOUR, 0.0, note)
+        return Rate(quote.median / units.S_PER_HOUR, 0.0, note, "rent")
     price = purchase_usd(machine)
     if price is None:
         other = ", or --pay rent" if quote else ""
@@ -50,7 +52,24 @@ def device_rate(machine: Machine, pay: str | None = None) -> Rate:
         f"price: {device.name} bought at ${price:,.0f}{dated} over {LIFE_YEARS:g} years in constant use, "
         f"and electricity at ${USD_PER_KWH:g} per kWh; the computer around a card is not counted"
     )
-    return Rate(hourly / units.S_PER_HOUR, USD_PER_KWH / units.J_PER_KWH, note)
+    return Rate(hourly / units.S_PER_HOUR, USD_PER_KWH / units.J_PER_KWH, note, "buy")
+
+
+def mixed_note(paid: Mapping[str, str]) -> str | None:
+    """A note where some devices (name -> which of PAY) are rented and others bought: their costs are not alike."""
+    rented, bought = ([name for name, way in paid.items() if way == kind] for kind in PAY)
+    if not rented or not bought:
+        return None
+    told = f"rent of {_few(rented)}, purchase over {LIFE_YEARS:g} years and electricity of {_few(bought)}"
+    return f'price: costs compared here are not alike: {told}; pay = "rent" or "buy" compares one of them'
+
+
+def _few(names: Sequence[str]) -> str:
+    """`A, B and 3 others`."""
+    rest = len(names) - 2
+    if rest <= 0:
+        return " and ".join(names)
+    return f"{names[0]}, {names[1]} and {rest} other{'s' if rest > 1 else ''}"
 
 
 def purchase_usd(machine: Machine) -> float | None:

@@ -74,6 +74,16 @@ def test_numbers_out_of_bounds_are_refused(name: str, value: float) -> None:
     assert said(lambda: broadcast({name: value})).startswith(f"{name}: expected ")
 
 
+@pytest.mark.parametrize(("engine", "machine"), [("llamacpp", "8x-h200"), ("ollama", "8x-h200"), ("mlx", "m3-ultra")])
+def test_engines_without_attention_dp_take_replicas_in_its_place(engine: str, machine: str) -> None:
+    weights = "mlx4" if engine == "mlx" else "q4_k_m"
+    text = said(lambda: sim.estimate("gpt-oss-120b", machine, engine=engine, weights=weights, dp=2, gpus=2))
+    assert "dp: " in text and "has no data-parallel attention, so dp must be 1; hint: take replicas = 2" in text
+    found = sim.estimate("gpt-oss-120b", machine, engine=engine, weights=weights, replicas=2, gpus=2)
+    assert (found["replicas"], found["dp"]) == (2, 1)
+    assert sim.estimate("gpt-oss-120b", "8x-h200", engine="vllm", dp=2, gpus=2)["dp"] == 2
+
+
 def test_all_wrong_numbers_are_reported_together() -> None:
     assert len(said(lambda: broadcast({"prompt": 0, "output": "x", "tp": 2})).splitlines()) == 2
 

@@ -31,6 +31,14 @@ def figure(name: str, hardware: str = "8x h200", **factors: float) -> float:
     return float(1 / figures["tpot_s"][0]) if name == "user_tokens_per_s" else float(figures[name][0])
 
 
+def running(hardware: str, **factors: float) -> float:
+    """Sequences that run at once."""
+    made = build("kimi-k2.6", hardware, engine=None, weights="native", kv=None, **LOAD)
+    setup = scaled(made.setup, {key: np.float32(value) for key, value in factors.items()})
+    setup = type(setup)(setup.model, *jax.tree.map(np.asarray, (setup.device, setup.engine)))
+    return float(evaluate(setup, made.points).steady.running_sequences[0])
+
+
 @pytest.mark.parametrize(
     "free, name, limit",
     [("bandwidth", "user_tokens_per_s", 50.0), ("bandwidth", "user_tokens_per_s", 30.0), ("compute", "ttft_s", 0.3),
@@ -76,10 +84,39 @@ def test_the_least_memory_in_which_it_fits() -> None:
     found = sim.minimize("memory", subject={"output_tokens_per_s": 100}, **asked)
     factor = float(found["memory_factor"])
     assert found["reached"] and found["fits"]
-    assert figure("output_tokens_per_s", "8x h100", memory=factor) >= 100 * (1 - 1e-3)
-    assert not figure("output_tokens_per_s", "8x h100", memory=0.99 * factor) >= 100
+    assert found["output_tokens_per_s"] >= 100
+    assert running("8x h100", memory=factor) == found["running_sequences"] == 16
+    assert running("8x h100", memory=0.999 * factor) < 16
     never = sim.minimize("bandwidth", subject={"output_tokens_per_s": 100}, **asked)
     assert "even with infinite bandwidth the weights do not fit" in never.details["answer"]
+
+
+@pytest.mark.parametrize(
+    "free, asked, runs, said",
+    [
+        ("memory", {}, 16, "user_tokens_per_s of at least 50 cannot be reached while all 16 users run at once: with "),
+        ("memory", {"concurrency": 4096}, 1024, "even with infinite memory 1024 of 4,096 users run at once, and the "
+         "others wait: max_num_seqs or max_num_batched_tokens lets no more run"),
+        ("bandwidth", {"concurrency": 1000}, 344, "even with infinite bandwidth 344 of 1,000 users run at once, and "
+         "the others wait: the cache has room for no more"),
+    ],
+)  # fmt: skip
+def test_few_who_run_while_others_wait_are_no_answer(free: str, asked: dict, runs: int, said: str) -> None:
+    found = sim.minimize(free, subject={"user_tokens_per_s": 50}, **{**KIMI, **asked})
+    assert not found["reached"] and said in found.details["answer"]
+    assert found["running_sequences"] == runs
+
+
+def test_all_users_run_in_the_least_memory() -> None:
+    """3 users of two replicas: one of them has two."""
+    asked = {**KIMI, "concurrency": 3, "replicas": 2, "gpus": 16}
+    found = sim.minimize("memory", subject={"user_tokens_per_s": 5}, **asked)
+    assert found["reached"] and found["running_sequences"] == 3
+    assert found["ttft_s"] == pytest.approx(float(sim.estimate("kimi-k2.6", "8x h200", **_estimated(asked))["ttft_s"]))
+
+
+def _estimated(asked: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in asked.items() if name not in ("model", "hardware")}
 
 
 def cost_on_a_grid(subject: dict[str, float], weights: np.ndarray, factors: dict[str, np.ndarray]) -> float:

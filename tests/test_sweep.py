@@ -44,7 +44,7 @@ def parallels(model_id: str, engine_id: str, count: int, domain: int) -> tuple[P
     """The layout that is taken where none is asked for; and attention-DP, with the experts spread over its ranks."""
     engine, row = engines()[engine_id], catalog.models()[model_id]
     asked = [Parallel()]
-    if engine.split == "tensor" and 1 < count <= domain:
+    if engine.attention_dp and 1 < count <= domain:
         n_experts = max((ffn.n_experts for ffn in row.ffn.values() if ffn.type == "moe"), default=1)
         asked.append(Parallel(tp=1, dp=count, ep=1 if n_experts % count else count))
     return tuple(fill(one, count, engine, row, domain) for one in asked)

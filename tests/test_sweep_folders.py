@@ -111,6 +111,49 @@ def test_a_damaged_part_is_named(plan, tmp_path, damage):
             store.read(0)
 
 
+@pytest.mark.parametrize("damage", ["another block's", "another sweep's", "another shape", "one value"])
+def test_a_part_that_is_not_what_was_written_is_named(plan, tmp_path, damage):
+    with Store(tmp_path / "out", manifest(plan)) as store:
+        store.write(0, PART)
+        store.write(1, PART)
+        path, next_one = (tmp_path / "out" / "parts" / f"block-{i:06d}.npz" for i in range(2))
+        arrays = dict(np.load(path))
+        if damage == "another block's":
+            path.write_bytes(next_one.read_bytes())
+        elif damage == "another sweep's":
+            with Store(tmp_path / "other", manifest(plan, seed=1)) as other:
+                other.write(0, PART)
+            path.write_bytes((tmp_path / "other" / "parts" / "block-000000.npz").read_bytes())
+        else:
+            first = arrays["first"][:1] if damage == "another shape" else arrays["first"] + 1
+            np.savez(path, **arrays | {"first": first})
+        with pytest.raises(RoofcastError, match=r"000000.npz: cannot be read .it is not what was written"):
+            store.read(0)
+        assert store.read(1).n_cells == PART.n_cells
+
+
+def test_blocks_whose_cells_are_gone_are_computed_again(plan, tmp_path):
+    with Store(tmp_path / "out", manifest(plan, keep="all")) as store:
+        for i in range(3):
+            store.write(i, PART, b"cells")
+    first, second, _ = sorted((tmp_path / "out" / "cells").iterdir())
+    first.unlink()
+    second.write_bytes(b"cell")
+    with Store(tmp_path / "out", manifest(plan, keep="all")) as store:
+        assert store.done == {1, 2} and store.read(2).n_cells == PART.n_cells
+        with pytest.raises(RoofcastError, match=r"000001.parquet: cannot be read .its length .*hint: remove"):
+            store.read(1)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "null", '"x"'])
+def test_a_manifest_that_is_none_is_a_sentence(plan, tmp_path, text):
+    Store(tmp_path / "out", manifest(plan)).close()
+    (tmp_path / "out" / "manifest.json").write_text(text)
+    said = r"manifest.json cannot be read .it is no table of names and values.; hint: name another folder"
+    with pytest.raises(RoofcastError, match=said):
+        Store(tmp_path / "out", manifest(plan))
+
+
 UNITS = {"model": "", "tp": "1", "gpu_memory_utilization": "1", "ttft_s": "s"}
 
 

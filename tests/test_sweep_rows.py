@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 
 import jax
 import numpy as np
+import pytest
 
 from sim.errors import RoofcastError
 from sim.request import build
 from sim.sweeps.plan import plan
 from sim.sweeps.rows import by_kind, combinations
-from sim.sweeps.spec import ROW_AXES
+from sim.sweeps.spec import ROW_AXES, Spec
 from tests import sweep_cells as sweeps
 
 NAMES = sweeps.named(
@@ -68,3 +70,43 @@ def test_refusals_are_told_by_their_kind():
     refused = plan(NAMES).rows.refused
     told = by_kind(refused)
     assert len(told) < len(refused) / 4 and len(told) < 12
+
+
+def mixed(**changes) -> list[str]:
+    """Notes on prices of a sweep over a device with a known rent and one without."""
+    asked = {"name": "prices", "model": ("gpt-oss-20b",), "hardware": ("h100-sxm", "a100-pcie-40")}
+    return [note for note in plan(Spec(**asked | changes)).rows.notes if note.startswith("price: ")]
+
+
+def test_rent_and_purchase_in_one_ranking_are_told():
+    (note,) = mixed()
+    assert "not alike: rent of NVIDIA H100 SXM 80GB, purchase over 4 years and electricity of NVIDIA A100 PCIe" in note
+    assert mixed(pay="rent") == mixed(pay="buy") == mixed(usd_per_gpu_hour=(2.0,)) == []
+    assert mixed(hardware=("h100-sxm", "h200")) == []
+
+
+def test_the_note_on_mixed_prices_follows_the_tables(run, tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('name = "x"\n[axes]\nmodel = "gpt-oss-20b"\nhardware = ["h100-sxm", "a100-pcie-40"]\n')
+    said = "price: costs compared here are not alike"
+    with jax.numpy_rank_promotion("allow"):
+        assert said in run("sweep", str(path))[2] and said in run("sweep", str(path), "--format", "csv")[2]
+        notes = json.loads(run("sweep", str(path), "--format", "json")[1])["notes"]
+    assert any(note.startswith(said) for note in notes)
+
+
+def test_combinations_are_counted_before_they_are_built():
+    counts = tuple(range(1, 65))
+    spec = Spec(name="x", model=("gpt-oss-20b", "qwen3-8b"), hardware=("h100",), gpus=counts, tp=counts, dp=counts * 6)
+    with pytest.raises(RoofcastError) as error:
+        plan(spec)
+    said = "axes: 3,145,728 combinations are to be built one by one, of at most 3,000,000: dp 384 x gpus 64 x tp 64"
+    assert str(error.value) == f"{said} x model 2; hint: give dp or gpus fewer values"
+
+
+def test_building_says_how_far_it_is():
+    told: list[tuple[str, int, int]] = []
+    counts = tuple(range(1, 65))
+    spec = Spec(name="x", model=("gpt-oss-20b",), hardware=("h100",), gpus=counts, tp=counts, pp=(1, 2))
+    plan(spec, lambda *line: told.append(line))
+    assert told == [("deployments", 0, 8192), ("deployments", 4096, 8192)]

@@ -71,7 +71,7 @@ def test_equal_memory_and_the_moe_is_cheaper_at_every_number_of_users():
     sizes = [weight_bytes(count(row), weight_plan(row, "fp8")) for row in map(catalog.model, (MOE, DENSE))]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.02)
     moe, dense = (costs("moe-vs-dense-memory", name) for name in (MOE, DENSE))
-    assert len(moe) == 13 and (moe < dense).all()
+    assert len(moe) == 10 and (moe[: len(dense)] < dense).all()
 
 
 def test_equal_active_parameters_and_the_dense_model_is_cheaper_at_every_number_of_users():
@@ -79,7 +79,26 @@ def test_equal_active_parameters_and_the_dense_model_is_cheaper_at_every_number_
     active = [count(catalog.model(name)).active for name in names]
     assert active[0] == pytest.approx(active[1], rel=0.02)
     moe, dense = (costs("moe-vs-dense-active", name) for name in names)
-    assert len(moe) == 13 and (dense < moe).all()
+    assert len(moe) == 9 and (dense[: len(moe)] < moe).all()
+
+
+@pytest.mark.parametrize("stem", [stem for stem in FILES if stem.startswith("moe-vs-dense")])
+def test_the_best_leave_no_users_in_a_queue(stem):
+    for row in swept(stem).best.rows():
+        assert row["running_sequences"] >= 0.95 * row["concurrency"], row
+
+
+def test_many_users_take_more_replicas_rather_than_none():
+    rows = [row for row in swept("current-models-over-users").best.rows() if row["objective"] == "usd_per_mtok"]
+    small = {row["concurrency"]: row for row in rows if row["model"] == "gpt-oss-20b"}
+    assert [small[n]["replicas"] for n in (256, 512, 1024)] == [2, 4, 8]
+    assert small[1024]["usd_per_mtok"] <= small[128]["usd_per_mtok"] * (1 + 1e-6)
+    assert swept("current-models-over-users").plan.spec.pay == "rent"
+
+
+def test_every_shipped_sweep_is_told():
+    text = (ROOT / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    assert all(f"`scenarios/sweeps/{stem}.toml`" in text for stem in FILES)
 
 
 def test_equal_price_is_within_six_percent():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import sys
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,12 +95,15 @@ def _spec(args: argparse.Namespace) -> Spec:
 
 
 def _dry_run(args: argparse.Namespace, spec: Spec) -> int:
+    from sim.report.progress import progress_bar
     from sim.report.sweep import dry_view, swept
     from sim.sweeps.cost import cost_of
     from sim.sweeps.plan import plan
 
-    planned = plan(spec)
-    cost = cost_of(planned)
+    start = time.perf_counter()
+    with progress_bar(rate=True) as tell:
+        planned = plan(spec, tell)
+    cost = cost_of(planned, time.perf_counter() - start)
     if args.format == "table":
         print_view(dry_view(planned, cost))
         print_notes(planned.rows.notes)
@@ -108,7 +112,7 @@ def _dry_run(args: argparse.Namespace, spec: Spec) -> int:
     body = {
         "sweep": spec.name, "deployments": planned.n_rows, "configurations": planned.n_cells,
         "blocks": len(planned.blocks), "memory_bytes": cost.memory_bytes, "seconds": cost.seconds,
-        "compile_s": cost.compile_s,
+        "build_s": cost.build_s, "compile_s": cost.compile_s,
     }  # fmt: skip
     if args.format == "json":
         print_json({**body, "axes": axes, "refused": dict(planned.rows.refused.most_common())})

@@ -43,6 +43,7 @@ def dry_view(plan: Plan, cost: Cost) -> RenderableType:
         ("deployments", f"{plan.n_rows:,}"), ("configurations", f"{plan.n_cells:,}"),
         ("blocks", f"{len(plan.blocks):,}"),
         ("memory, about", prefixed(cost.memory_bytes, "B", lowest=0)), ("time, about", _long(cost.seconds)),
+        ("of that, to build the deployments", _long(cost.build_s)),
         ("compilation before that, where it is not cached", show("s", cost.compile_s)),
     ]  # fmt: skip
     parts: list[RenderableType] = [Text(spec.name, style="bold"), grid(columns, rows), Text(""), pairs(size)]

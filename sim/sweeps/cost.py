@@ -14,20 +14,25 @@ from sim.sweeps.plan import Plan
 
 @dataclass(frozen=True)
 class Cost:
-    """memory_bytes: of the process at its largest; seconds: of all blocks; compile_s: before them, or cached."""
+    """memory_bytes: of the process at its largest; seconds: of all blocks and, of that, build_s: of the deployments;
+    compile_s: before the blocks, or cached."""
 
     memory_bytes: float
     seconds: float
     compile_s: float
+    build_s: float
 
 
-def cost_of(plan: Plan) -> Cost:
-    """Evaluates a block twice, first with its compilation: all blocks have its shape, so the others take as long."""
+def cost_of(plan: Plan, build_s: float) -> Cost:
+    """Evaluates a block twice, first with its compilation: all blocks have its shape, so the others take as long.
+
+    build_s: what the plan took.
+    """
     sweeper = Sweeper(plan)
     compile_s, again = first_and_again(lambda: sweeper.evaluate(len(plan.blocks) // 2))
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, by getrusage(2)
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return Cost(largest, again * len(plan.blocks), compile_s)
+    return Cost(largest, again * len(plan.blocks) + build_s, compile_s, build_s)
 
 
 def first_and_again(call: Callable[[], object]) -> tuple[float, float]:

@@ -22,7 +22,7 @@ from sim.profiles.write import to_toml
 from sim.sweeps.plan import Plan
 from sim.sweeps.spec import Spec
 
-LAYOUT = 1  # of the folder
+LAYOUT = 2  # of the folder
 PACKAGES = ("jax", "jaxlib", "numpy", "pyarrow")
 ROOMS = ("sim", "kernels")
 TOLD = ("created", "sweep_file", "profile")  # that may differ: a comment in the file, another name of a profile
@@ -78,6 +78,11 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         else:
             found.append(f"{name}: {shown(old)} there, {shown(new)} here")
     return found
+
+
+def identity(of: Mapping[str, Any]) -> bytes:
+    """What the manifests of one sweep have in common."""
+    return json.dumps({name: of[name] for name in sorted(of) if name not in TOLD}, sort_keys=True).encode()
 
 
 @functools.cache

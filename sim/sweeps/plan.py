@@ -11,7 +11,7 @@ import numpy as np
 from kernels.coefficients import ORDER
 from sim.bounds import MOST_CELLS
 from sim.errors import RoofcastError, sentence
-from sim.sweeps.rows import Rows, checked_names, rows_of
+from sim.sweeps.rows import Rows, Tell, checked_names, rows_of
 from sim.sweeps.spec import LENGTH_AXES, PRICE_AXES, ROW_AXES, Spec
 
 BLOCK_CELLS = 1 << 20  # of a block, so that its objectives take a few MiB
@@ -123,8 +123,8 @@ def _values(axis: tuple, at: np.ndarray) -> np.ndarray:
     return np.asarray(axis, object)[at]
 
 
-def plan(spec: Spec) -> Plan:
-    """Checks the names, combines and lowers. RoofcastError with all that is wrong."""
+def plan(spec: Spec, progress: Tell | None = None) -> Plan:
+    """Checks the names, combines and lowers; progress: of the deployments. RoofcastError with all that is wrong."""
     checked_names(spec)
     lengths = [
         (prompt, output, prompt + output if context is None else context)
@@ -146,4 +146,4 @@ def plan(spec: Spec) -> Plan:
         largest = max(spec.axes, key=lambda name: len(spec.axes[name]))
         what = f"the axes make {most:.3g} configurations, above the bound of {MOST_CELLS:.0e}"
         raise RoofcastError(sentence(what, largest, f"it has {len(spec.axes[largest]):,} values: take fewer"))
-    return Plan(spec, rows_of(spec), np.asarray(lengths, np.int64), np.asarray(prices, np.float64))
+    return Plan(spec, rows_of(spec, progress), np.asarray(lengths, np.int64), np.asarray(prices, np.float64))

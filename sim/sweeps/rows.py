@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,17 +16,20 @@ from kernels.types import Device, Engine, Layout, Model
 from sim import catalog, profiles, units
 from sim.catalog import Machine
 from sim.engines import EngineRow, engine, limits, memory_frac
-from sim.errors import RoofcastError
+from sim.errors import RoofcastError, sentence
 from sim.formats import kv_format, weight_plan
 from sim.layouts import Parallel, fill
 from sim.lower import lower_device, lower_engine, lower_model
-from sim.money import device_rate, purchase_usd
+from sim.money import device_rate, mixed_note, purchase_usd
 from sim.point import stack
 from sim.request import choose_engine, machine_for, model_note
 from sim.schema import ModelRow
 from sim.sweeps.spec import ROW_AXES, Spec
 
 T = TypeVar("T")
+Tell = Callable[[str, int, int], None]  # what, how many are done, of all
+MOST_BUILT = 3_000_000  # in one or two minutes and 1.5 GB
+TOLD_EVERY = 4096
 NUMBERS = ("tp", "pp", "ep", "dp", "replicas", "max_batched_tokens", "max_sequences", "memory_frac",
            "usd_per_device_s", "usd_per_joule", "purchase_usd")  # fmt: skip
 
@@ -78,6 +82,7 @@ class _Builder:
         self.numbers: dict[tuple, tuple[float, ...]] = {}
         self.refused: Counter = Counter()
         self.notes: dict[str, None] = {}
+        self.paid: dict[str, str] = {}  # device -> how, where the catalogue's price counts
 
     def once(self, key: tuple, make: Callable[[], T]) -> T | None:
         """What `make` gives, or None where it raises RoofcastError, once for each key."""
@@ -138,6 +143,8 @@ class _Builder:
 
     def _counted(self, run: EngineRow, machine: Machine, layout: Parallel, own: tuple) -> tuple[float, ...]:
         default, rate = limits(run, machine.device), device_rate(machine, self.spec.pay)
+        if None in self.spec.usd_per_gpu_hour:
+            self.paid[machine.device.name] = rate.paid
         budget, seqs, frac = own
         budget = budget or default.max_batched_tokens
         share = memory_frac(run, machine.device, budget, layout.tp or 1, layout.pp or 1, layout.dp or 1)
@@ -156,14 +163,16 @@ def _device(machine: Machine) -> tuple[str, float, int]:
     return machine.device.id, machine.device.memory_bytes, machine.n_devices
 
 
-def rows_of(spec: Spec) -> Rows:
+def rows_of(spec: Spec, progress: Tell | None = None) -> Rows:
     """All deployments of a sweep, those of one group of `by` next to each other.
 
-    RoofcastError where a name is unknown or none of the combinations can be.
+    RoofcastError where a name is unknown, none of the combinations can be, or there are more than MOST_BUILT.
     """
-    build = _Builder(spec)
+    build, n_built = _Builder(spec), _to_build(spec)
     which, at, numbers = [], [], []
-    for index, values in combinations(spec):
+    for i, (index, values) in enumerate(combinations(spec)):
+        if progress and i % TOLD_EVERY == 0:
+            progress("deployments", i, n_built)
         found = build.row(values)
         if found is not None:
             which.append(found[0])
@@ -172,11 +181,12 @@ def rows_of(spec: Spec) -> Rows:
     if not which:
         raise RoofcastError(f"no combination of the axes can be run: {'; '.join(by_kind(build.refused)[:5])}")
     table = np.asarray(numbers, np.float32)
+    notes = filter(None, (*build.notes, mixed_note(build.paid)))
     return Rows(
         models=stack(build.models.trees), devices=stack(build.devices.trees), engines=stack(build.engines.trees),
         which=np.asarray(which, np.int32), at=np.asarray(at, np.int32),
         numbers={name: table[:, i] for i, name in enumerate(NUMBERS)},
-        refused=build.refused, notes=tuple(build.notes),
+        refused=build.refused, notes=tuple(notes),
     )  # fmt: skip
 
 
@@ -193,6 +203,18 @@ def by_kind(refused: Mapping[str, int]) -> list[str]:
     ranked = sorted(kinds.values(), key=Counter.total, reverse=True)
     words = ["combination" if n.total() == 1 else f"combinations{' like it' if len(n) > 1 else ''}" for n in ranked]
     return [f"{n.most_common(1)[0][0]} ({n.total():,} {what})" for n, what in zip(ranked, words, strict=True)]
+
+
+def _to_build(spec: Spec) -> int:
+    """Combinations to build; RoofcastError where they are too many."""
+    counts = {name: len(getattr(spec, name)) for name in ROW_AXES}
+    n = math.prod(counts.values())
+    if n > MOST_BUILT:
+        longest = sorted((name for name in counts if counts[name] > 1), key=lambda name: -counts[name])
+        product = " x ".join(f"{name} {counts[name]:,}" for name in longest)
+        what = f"{n:,} combinations are to be built one by one, of at most {MOST_BUILT:,}: {product}"
+        raise RoofcastError(sentence(what, "axes", f"give {' or '.join(longest[:2])} fewer values"))
+    return n
 
 
 def combinations(spec: Spec) -> Iterator[tuple[tuple[int, ...], tuple]]:

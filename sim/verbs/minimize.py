@@ -50,8 +50,9 @@ def minimize(
     """What bandwidth would a model need for 50 tokens/s per user? The least factors of a device's parameters that do.
 
     free: of FREE: memory bandwidth, compute (all peak rates), link (bytes/s between devices), memory (bytes); the rest
-    stays as the catalogue has it, idle and peak power too. subject: limits by name, "at least" of user_tokens_per_s and
-    output_tokens_per_s, "at most" of ttft_s, tpot_s, e2e_s, usd_per_hour, usd_per_mtok, joules_per_token and power_w.
+    stays as the catalogue has it, idle and peak power too. In the answer all users of `concurrency` run at once,
+    none waits. subject: limits by name, "at least" of user_tokens_per_s and output_tokens_per_s, "at most" of ttft_s,
+    tpot_s, e2e_s, usd_per_hour, usd_per_mtok, joules_per_token and power_w.
     objective: "growth", Σ w·log(factor) with w of weights_of (default 1), or a figure of an "at most". growth: by which
     exponent the price of a device grows with a factor (default 0). bounds: of the factors, 0.01 to 100. The other
     arguments are those of `sim.estimate`.
@@ -145,11 +146,26 @@ def _told(request: Request, asked: Design, x: np.ndarray | None, excess: np.ndar
         binding = _binding(found, "prefill" if tuple(asked.limits) == ("ttft_s",) else "decode")
         return _result(request, asked, x, found, True, f"{aim or asked.objective}: {specs}; {binding}")
     alone = np.any(excess <= 0, axis=0)
+    if alone.all() and np.any(np.all(np.delete(excess, 1, axis=1) <= 0, axis=1)):
+        return _crowded(request, asked, excess)
     if alone.all():
         ends = zip(_free(asked, np.exp(asked.low)), np.exp(asked.high)[asked.free], strict=True)
         where = " and ".join(f"{name} of {low:g} to {high:g} times the catalogue's" for (name, low), high in ends)
         raise RoofcastError(sentence(f"{aim} contradict each other at {where}", "subject"))
     return _missed(request, asked, int(np.argmin(alone)), excess)
+
+
+def _crowded(request: Request, asked: Design, excess: np.ndarray) -> Result:
+    """That the limits are kept only where some users wait, with the point that misses them least while all run."""
+    over = np.where(excess[:, 1:2] <= 0, excess[:, design.FIRST :], np.inf)
+    near = int(np.argmin(np.max(over, axis=1)))
+    x, name = design.grid(asked)[near], FIGURES[int(np.argmax(over[near]))]
+    found = _at(request, asked, x)
+    most = " and ".join(f"{f:.3g} times the {free}" for free, f in _free(asked, np.exp(x)))
+    users = f"while all {int(found['concurrency']):,} users run at once"
+    aim = _phrase((name, asked.limits[name]))
+    told = f"{aim} cannot be reached {users}: with {most} it is {float(found[name]):.4g}"
+    return _result(request, asked, x, found, False, told)
 
 
 def _free(asked: Design, values: np.ndarray) -> list[tuple[str, float]]:
@@ -158,7 +174,7 @@ def _free(asked: Design, values: np.ndarray) -> list[tuple[str, float]]:
 
 
 def _missed(request: Request, asked: Design, j: int, excess: np.ndarray) -> Result:
-    """That a limit (or, as j = 0, that anything fits) is out of reach, and what is in the way."""
+    """That a limit (or, as j = 0, that anything fits; as j = 1, that all users run) is out of reach, and why."""
     endless = np.where(asked.free, np.log(INFINITE), 0.0)
     there = asked.judge(np.resize(endless, (design.N_POINTS, len(endless))))[1][0]
     bounded = there[j] <= 0 or np.min(excess[:, j]) < there[j]
@@ -169,8 +185,11 @@ def _missed(request: Request, asked: Design, j: int, excess: np.ndarray) -> Resu
     if j == 0:
         why = errors.why_reasons(int(found["why"]))[0]
         told = f"cannot be reached: even with {most if bounded else f'infinite {free}'} {why}"
+    elif j == 1:
+        told = f"cannot be reached: even with {most if bounded else f'infinite {free}'} {_waiting(found)}"
     else:
-        name, limit = FIGURES[j - 1], asked.limits[FIGURES[j - 1]]
+        name = FIGURES[j - design.FIRST]
+        limit = asked.limits[name]
         what = f"{_phrase((name, limit))} cannot be reached"
         told = f"{what} within the bounds: with {most} it is {float(found[name]):.4g}"
         if not bounded:
@@ -178,6 +197,14 @@ def _missed(request: Request, asked: Design, j: int, excess: np.ndarray) -> Resu
             if name in TIMED:
                 told += f", because {_binding(found, 'prefill' if name == 'ttft_s' else 'decode')}"
     return _result(request, asked, x if bounded else np.where(asked.free, np.inf, x), found, False, told)
+
+
+def _waiting(found: Result) -> str:
+    """How many of the users run at once, and what holds the others back."""
+    runs, users = float(found["running_sequences"]), int(found["concurrency"])
+    full = float(found["max_sequences"]) < users
+    why = "the cache has room for no more" if full else "max_num_seqs or max_num_batched_tokens lets no more run"
+    return f"{runs:.4g} of {users:,} users run at once, and the others wait: {why}"
 
 
 def _at(request: Request, asked: Design, x: np.ndarray) -> Result:

@@ -98,7 +98,7 @@ def sweep(
         check_workers(cluster)
     keep_compiled()
     spec = source if isinstance(source, Spec) else load_sweep(source)
-    planned = plan(spec)
+    planned = plan(spec, progress)
     file = None if isinstance(source, Mapping | Spec) else source
     with contextlib.ExitStack() as stack:
         store = None if out is None else stack.enter_context(Store(out, manifest(planned, keep=keep, file=file)))
