@@ -17,6 +17,7 @@ from kernels.experts import Routing, routing
 from kernels.loop import kept_tokens, mean_context
 from kernels.memory import memory
 from kernels.steady import highest_peak, sequences_held
+from kernels.roofline import root
 from kernels.step import LaunchParts, LinearParts, attention_parts, expert_parts, gemm_parts, launch_parts
 from kernels.types import GEMM_GROUPS, Device, Engine, Layout, Load, Memory, Model, Workload, pytree
 from kernels.work import decode_load, prefill_load
@@ -50,6 +51,7 @@ class Deployment:
     launches: LaunchParts
     sequence: Unit  # of a sequence in prefill
     peak: Array
+    roots: tuple[Array, ...]  # of the smooth maximum
 
 
 @pytree
@@ -78,6 +80,7 @@ def deployment(model: Model, device: Device, engine: Engine, layout: Layout) -> 
         launches=launch_parts(model, engine),
         sequence=unit(*of, replace(none, n_sequences=jnp.ones(()))),
         peak=highest_peak(model, device),
+        roots=root(engine.sharpness),
     )
 
 

@@ -27,7 +27,7 @@ from kernels.loop import (
     running_sequences,
     utilization,
 )
-from kernels.roofline import smooth_max
+from kernels.roofline import smooth_max_by
 from kernels.step import communication_s, launch_s, linear_s, micro_batches, scheduler_s
 from kernels.types import HEAD, Memory, Workload, pytree
 
@@ -135,7 +135,7 @@ def _same(spent: Spent) -> Spent:
 def dense(of: Deployment, rows: Array, logits: Array, loads: list[tuple[Array, Unit]], counted: bool) -> Spent:
     """Of the dense GEMMs and attention."""
     gemms = [(part, logits if i == HEAD else rows) for i, part in enumerate(of.gemms)]
-    busy = sum(smooth_max(*linear_s(part, 1.0, n), of.engine.sharpness) for part, n in gemms) + cached_s(of, 0, loads)
+    busy = sum(slower(of, *linear_s(part, 1.0, n)) for part, n in gemms) + cached_s(of, 0, loads)
     if not counted:
         return (busy,)
     flops = sum(n * part.flops_per_row for part, n in gemms) + sum(n * one.flops for n, one in loads)
@@ -145,7 +145,7 @@ def dense(of: Deployment, rows: Array, logits: Array, loads: list[tuple[Array, U
 def routed(of: Deployment, tokens: Array, spent: Spent) -> Spent:
     """With the routed experts of so many tokens."""
     on_rank, rows = experts_of_step(of.routing, tokens)
-    busy = spent[0] + smooth_max(*linear_s(of.expert, on_rank, rows), of.engine.sharpness)
+    busy = spent[0] + slower(of, *linear_s(of.expert, on_rank, rows))
     if len(spent) == 1:
         return (busy,)
     return busy, spent[1] + on_rank * of.expert.bytes, spent[2], spent[3] + rows * of.expert.flops_per_row
@@ -159,7 +159,12 @@ def cached(of: Deployment, i: int, loads: list[tuple[Array, Unit]], spent: Spent
 def cached_s(of: Deployment, i: int, loads: list[tuple[Array, Unit]]) -> Array:
     """Seconds on a rank of attention, indexer or recurrent state."""
     memory_s, compute_s = (sum(n * getattr(one, name)[i] for n, one in loads) for name in ("memory_s", "compute_s"))
-    return smooth_max(memory_s, compute_s, of.engine.sharpness)
+    return slower(of, memory_s, compute_s)
+
+
+def slower(of: Deployment, memory_s: Array, compute_s: Array) -> Array:
+    """Seconds of what takes so long alone, overlapped as in its engine."""
+    return smooth_max_by(of.roots, memory_s, compute_s, of.engine.sharpness)
 
 
 @partial(jax.jit, compiler_options=WIDE)
