@@ -15,9 +15,9 @@ from jax import Array
 
 from kernels.experts import Routing, routing
 from kernels.loop import kept_tokens, mean_context
-from kernels.memory import memory
-from kernels.steady import highest_peak, sequences_held
+from kernels.memory import memory, pool_bytes
 from kernels.roofline import root
+from kernels.steady import highest_peak, sequences_held
 from kernels.step import LaunchParts, LinearParts, attention_parts, expert_parts, gemm_parts, launch_parts
 from kernels.types import GEMM_GROUPS, Device, Engine, Layout, Load, Memory, Model, Workload, pytree
 from kernels.work import decode_load, prefill_load
@@ -117,13 +117,26 @@ def coefficients(
     which: (R, 3) indices into models, devices and engines; layout (R,); tuned: fields of Engine, (R,) each; lengths
     (L,) but for their concurrency; concurrency (C,).
     """
-    chosen = [jax.tree.map(lambda a, i=i: a[which[:, i]], tree) for i, tree in enumerate((models, devices, engines))]
-    rows = (*chosen[:2], replace(chosen[2], **tuned), layout)
+    rows = _rows(models, devices, engines, which, layout, tuned)
     of_rows = jax.vmap(deployment)(*rows)
     of_lengths = jax.vmap(jax.vmap(served, (None, None, None, None, 0)), (0, 0, 0, 0, None))(*rows, lengths)
     place = partial(_place, order=order)
     load = replace(place(lengths, ORDER[1:2]), concurrency=place(concurrency, ORDER[2:]))
     return place(of_rows, ORDER[:1]), place(of_lengths, ORDER[:2]), load
+
+
+def _rows(models, devices, engines, which: Array, layout: Layout, tuned: dict[str, Array]):
+    chosen = [jax.tree.map(lambda a, i=i: a[which[:, i]], tree) for i, tree in enumerate((models, devices, engines))]
+    return *chosen[:2], replace(chosen[2], **tuned), layout
+
+
+@jax.jit
+def pools(
+    models: Model, devices: Device, engines: Engine, which: Array, layout: Layout, tuned: dict[str, Array]
+) -> tuple[Array, Array]:
+    """(bytes for the KV cache, bytes of the device) of deployments, (R,) each, given as in `coefficients`."""
+    rows = _rows(models, devices, engines, which, layout, tuned)
+    return jax.vmap(pool_bytes)(*rows), rows[1].memory_bytes
 
 
 def _place(tree, axes: tuple[str, ...], order: tuple[str, ...]):

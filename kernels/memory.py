@@ -69,12 +69,19 @@ def activation_bytes(model: Model, engine: Engine, layout: Layout) -> Array:
     return engine.counts_activations * (ACTIVATION_BYTES * engine.max_batched_tokens * width + logits)
 
 
+def pool_bytes(model: Model, device: Device, engine: Engine, layout: Layout) -> Array:
+    """Bytes of the fullest device for the KV cache; none where its weights do not fit."""
+    weights, _ = weight_bytes(model, layout)
+    activations = activation_bytes(model, engine, layout)
+    return device.memory_bytes * engine.memory_frac - weights - activations - engine.reserve_bytes
+
+
 def memory(model: Model, device: Device, engine: Engine, layout: Layout, load: Workload) -> Memory:
     """Budget of the fullest device, and how many sequences of the asked context it holds over the replicas."""
     weights, at_host = weight_bytes(model, layout)
     activations = activation_bytes(model, engine, layout)
     usable = device.memory_bytes * engine.memory_frac
-    pool = usable - weights - activations - engine.reserve_bytes
+    pool = pool_bytes(model, device, engine, layout)
     kv, state = rank_cache_bytes(model, layout, paged(engine, load.context_tokens))
     stated = jnp.floor(load.kv_pool_tokens / jnp.maximum(load.context_tokens, 1.0))
     most = jnp.minimum(jnp.floor(sequences_in(pool, kv + state) * (1.0 + ROUNDING)), stated)

@@ -81,22 +81,23 @@ def reasons(
     of: Deployment, cells: Cells, load: Workload, prices: Prices, found: dict[str, Array], limits: dict[str, Array],
     at_least: tuple[str, ...], priced: tuple[str, ...],
 ) -> list[Array]:  # fmt: skip
-    """Where each reason holds against a cell: FIRST_REASONS, then limits in their order. A figure that is no number
-    keeps to no limit, except TPOT that there is none of: no token is late.
+    """Where each reason holds against a cell: FIRST_REASONS, then limits in their order, of what fits. A figure that is
+    no number keeps to no limit, except TPOT that there is none of: no token is late.
     """
     of, cells, load = _beside_prices((of, cells, load))
     mem = cells.memory
     no_weights = mem.pool_bytes <= 0
     no_rate = jnp.isnan(prices.usd_per_device_s) & jnp.isnan(prices.own_usd_per_device_s)
     unknown = [jnp.isnan(prices.purchase_usd) if name == "usd" else no_rate for name in priced]
+    fits = ~no_weights & (mem.max_sequences >= 1)
     against = [
         no_weights,
-        ~no_weights & (mem.max_sequences < 1),
+        ~no_weights & ~fits,
         load.context_tokens > of.model.max_context_tokens,
         sum(unknown[1:], unknown[0]) if unknown else jnp.zeros((1, 1, 1, 1), bool),
     ]
     for name, limit in limits.items():
-        missed = ~(found[name] >= limit) if name in at_least else ~(found[name] <= limit)
+        missed = fits & (~(found[name] >= limit) if name in at_least else ~(found[name] <= limit))
         against.append(missed & (load.output_tokens > 1) if name in PER_OUTPUT_TOKEN else missed)
     return against
 

@@ -36,6 +36,7 @@ def unpadded(sweeper: Sweeper, array: Any, n_rows: int, n_lengths: int) -> np.nd
 
 def table(plan: Plan) -> dict[str, np.ndarray]:
     """Every figure of every cell, in the order of cells, by the grid."""
+    plan = plan.whole()
     sweeper, found = Sweeper(plan), {}
     for block in plan.blocks:
         made = sweeper.cells(block)

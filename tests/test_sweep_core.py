@@ -124,7 +124,7 @@ def split(monkeypatch: pytest.MonkeyPatch, n_states: int) -> None:
 @pytest.mark.parametrize("by", BYS, ids=str)
 def test_ties_and_groups(by, monkeypatch):
     split(monkeypatch, 40)
-    found = plan(replace(BASE, by=by, limits={"ttft_s": 1.0}))
+    found = plan(replace(BASE, by=by, limits={"ttft_s": 1.0})).whole()
     sweeper = Tabled(found, *tables(found, len(by)))
     assert len(found.blocks) > 3 and found.n_rows % found.block_shape[0]  # the last is padded
     parts = [sweeper.evaluate(i) for i in range(len(found.blocks))]
@@ -138,7 +138,7 @@ def test_neither_blocks_nor_hints_nor_order_decide(n_objectives, monkeypatch):
     random = np.random.default_rng(n_objectives)
     for n_states in (10**6, 40, 6):
         split(monkeypatch, n_states)
-        found = plan(replace(BASE, minimize=goals, limits={"ttft_s": 1.0}))
+        found = plan(replace(BASE, minimize=goals, limits={"ttft_s": 1.0})).whole()
         sweeper = Tabled(found, *tables(found, 1))
         order = random.permutation(len(found.blocks))
         if n_states == 6:
@@ -154,7 +154,7 @@ def test_neither_blocks_nor_hints_nor_order_decide(n_objectives, monkeypatch):
 
 def test_a_merge_is_associative(monkeypatch):
     split(monkeypatch, 24)
-    found = plan(replace(BASE, by=("model", "concurrency"), limits={"ttft_s": 1.0}))
+    found = plan(replace(BASE, by=("model", "concurrency"), limits={"ttft_s": 1.0})).whole()
     sweeper = Tabled(found, *tables(found, 3))
     a, b, c = (sweeper.evaluate(i) for i in (0, 2, 1))
     top = found.spec.top
@@ -205,15 +205,27 @@ def test_reasons_and_answers(n_states, monkeypatch):
 
 def rounded(values: list[list[float]], part: Part, found: Plan) -> list[list[float]]:
     """As the device rounded them: two programs may differ in the last bit."""
-    sweeper, whole = Sweeper(found), [np.empty(sweeps.shape_of(found), np.float32) for _ in values]
+    sweeper, whole = Sweeper(found), [np.full(sweeps.shape_of(found), np.inf, np.float32) for _ in values]
     for block in found.blocks:
-        rows = slice(block.first_row, block.first_row + block.n_rows)
+        rows = found.computed(block)
         lengths = slice(block.first_length, block.first_length + block.n_lengths)
         for array, out in zip(sweeper.score(sweeper.cells(block))[1], whole, strict=True):
-            out[rows, lengths] = sweeps.unpadded(sweeper, array, block.n_rows, block.n_lengths)
+            out[rows, lengths] = sweeps.unpadded(sweeper, array, len(rows), block.n_lengths)
     for array, expected in zip(whole, values, strict=True):
         np.testing.assert_allclose(array.ravel(), expected, rtol=2e-6)
     return [array.ravel().tolist() for array in whole]
+
+
+@pytest.mark.parametrize("names", [{}, {"model": ("deepseek-v3",)}], ids=["some", "none"])
+def test_what_cannot_hold_its_weights_is_counted_as_if_computed(names, monkeypatch):
+    split(monkeypatch, 48)
+    wide = {"model": ("llama-3.1-8b", "deepseek-v3", "llama-3.1-70b"), "hardware": ("gb10", "h100-sxm"), "pay": "rent"}
+    asked = {"usd_per_gpu_hour": (None, 2.0), "prompt_tokens": (128, 200_000), "limits": {"ttft_s": 1.0}}
+    found = plan(replace(BASE, **wide | asked | names))
+    assert found.live.any() == (not names) and not found.live.all()
+    part, whole = sweeps.swept(found), sweeps.swept(found.whole())
+    assert 0 < part.alone[0] < part.first[0] and part.n_cells == found.n_cells
+    same(part, whole)
 
 
 def test_an_unknown_price_is_never_ranked():
@@ -240,5 +252,5 @@ def test_index_and_coordinates():
     assert len({tuple(cell.values()) for cell in axes}) == found.n_cells
     sweeper = Sweeper(found)
     for block in found.blocks:
-        inside = np.arange(block.n_rows * sweeper.strides["deployments"])
+        inside = np.arange(len(found.computed(block)) * sweeper.strides["deployments"])
         np.testing.assert_array_equal(sweeper.local(sweeper.flat(inside)), inside)

@@ -18,11 +18,10 @@ from sim.lower import NO_LIMIT
 from sim.sweeps.devices import place_rows
 from sim.sweeps.parts import Part, leading, pareto
 from sim.sweeps.plan import LANES, Block, Plan
-from sim.sweeps.rows import rent
+from sim.sweeps.rows import TUNED, rent
 from sim.sweeps.spec import AT_LEAST, LENGTH_AXES, PRICE_AXES, PRICED, ROW_AXES
 
 N_REFERENCES = 16
-TUNED = ("max_batched_tokens", "max_sequences", "memory_frac")
 AXIS = ("prices", *ORDER)
 
 
@@ -61,9 +60,16 @@ class Sweeper:
         same = np.all(np.isnan(values)) or np.all(values == values[0])
         return np.float32(values[:1]).reshape(1, 1, 1, 1) if same else self.along("prices", np.float32(values))
 
-    def padded(self, first: int, n: int, name: str) -> np.ndarray:
-        """Positions on an axis: those of the block, the last one repeated."""
-        return first + np.minimum(np.arange(self.sizes[name]), n - 1)
+    def places(self, block: Block) -> dict[str, tuple[np.ndarray, int]]:
+        """Of each axis, positions of what a block computes, the last one repeated; and how many are not repeated."""
+        found = {
+            "deployments": self.plan.computed(block),
+            "lengths": block.first_length + np.arange(block.n_lengths),
+            "concurrency": np.arange(self.plan.n_concurrency),
+            "prices": np.arange(len(self.plan.prices)),
+        }
+        return {n: (np.pad(at, (0, self.sizes[n] - len(at)), "edge" if len(at) else "constant"), len(at))
+                for n, at in found.items()}  # fmt: skip
 
     @cached_property
     def strides(self) -> dict[str, int]:
@@ -85,18 +91,20 @@ class Sweeper:
         per_length = self.strides["lengths"]
         row, rest = np.divmod(local, self.strides["deployments"])
         length, rest = np.divmod(rest, per_length)
-        return ((block.first_row + row) * len(self.plan.lengths) + block.first_length + length) * per_length + rest
+        row, length = self.plan.computed(block)[row], block.first_length + length
+        return (row * len(self.plan.lengths) + length) * per_length + rest
 
     def cells(self, block: Block) -> tuple[Any, Cells, Workload, Prices, tuple[np.ndarray, ...]]:
         """(deployments, figures, workload, prices, what is no padding) of a block, on the device."""
         plan, rows = self.plan, self.plan.rows
-        at = self.padded(block.first_row, block.n_rows, "deployments")
+        places = self.places(block)
+        at = places["deployments"][0]
         numbers = {name: values[at] for name, values in rows.numbers.items()}
         layout = jax.tree.map(lambda a: a[at], rows.layouts)
-        chosen = plan.lengths[self.padded(block.first_length, block.n_lengths, "lengths")].astype(np.float32)
+        chosen = plan.lengths[places["lengths"][0]].astype(np.float32)
         same = np.ones(len(chosen), np.float32)
         lengths = Workload(same, *chosen.T, same * NO_LIMIT, same * NO_LIMIT, same * 0)
-        levels = np.asarray(plan.spec.concurrency, np.float32)[self.padded(0, plan.n_concurrency, "concurrency")]
+        levels = np.asarray(plan.spec.concurrency, np.float32)[places["concurrency"][0]]
         tuned = {name: numbers[name] for name in TUNED}
         which, layout, tuned = place_rows((rows.which[at], layout, tuned))
         of, served, load = coefficients(*self.trees, which, layout, tuned, lengths, levels, order=plan.order)
@@ -108,8 +116,7 @@ class Sweeper:
             usd_per_joule=self.along("deployments", numbers["usd_per_joule"]),
             purchase_usd=self.along("deployments", numbers["purchase_usd"]),
         )
-        counts = {"deployments": block.n_rows, "lengths": block.n_lengths, "concurrency": plan.n_concurrency}
-        valid = tuple(self.along(name, np.arange(self.sizes[name]) < n) for name, n in counts.items())
+        valid = tuple(self.along(name, np.arange(self.sizes[name]) < places[name][1]) for name in ORDER)
         return of, found, load, prices, valid
 
     def score(self, made: tuple) -> tuple[Any, tuple]:
@@ -143,10 +150,26 @@ class Sweeper:
         some = self.everywhere(front)[0] if int(reduced.n_front) else np.zeros(0, np.int64)
         points = np.stack([self.at(value, some) for value in values], axis=1)
         front_values, front_index = pareto(points, self.global_index(block, self.local(some)))
+        first, alone = self.heavy(block)
         return Part(
-            int(reduced.n_cells), np.asarray(reduced.first, np.int64), np.asarray(reduced.alone, np.int64),
+            int(reduced.n_cells + first.sum()), np.asarray(reduced.first) + first, np.asarray(reduced.alone) + alone,
             best, best_index, top, top_index, front_values, front_index,
         )  # fmt: skip
+
+    def heavy(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """(K,) cells of rows that are not computed by their first reason, and by their only one: their weights."""
+        plan, rows = self.plan, self.plan.rows
+        at = np.setdiff1d(np.arange(block.first_row, block.first_row + block.n_rows), plan.computed(block))
+        context = plan.lengths[block.first_length : block.first_length + block.n_lengths, 2]
+        short = np.asarray(rows.models.max_context_tokens)[rows.which[at, 0], None] < context
+        unpriced = np.zeros((len(at), len(plan.prices)), bool)
+        for name in self.priced:
+            own = rows.numbers["purchase_usd" if name == "usd" else "usd_per_device_s"][at, None]
+            unpriced |= np.isnan(own) & (name == "usd" or np.isnan(plan.prices[:, 0]))
+        both = np.zeros((2, len(FIRST_REASONS) + len(plan.spec.limits)), np.int64)
+        both[:, 0] = short.size * len(plan.prices), np.sum(np.sum(~short, axis=1) * np.sum(~unpriced, axis=1))
+        first, alone = both * plan.n_concurrency
+        return first, alone
 
     @property
     def no_hint(self) -> Hint:
@@ -206,21 +229,22 @@ class Sweeper:
             ties = value == least[some]
             np.minimum.at(first, some[ties], index[ties])
             values.append(least)
-            where.append(np.where(first == NO_INDEX, -1, self.global_index(block, first)))
+            known = first != NO_INDEX
+            first[~known] = -1
+            first[known] = self.global_index(block, first[known])
+            where.append(first)
         return np.stack(values), np.stack(where)
 
     def groups(self, block: Block) -> np.ndarray:
         """Group of each element of the kept axes, flattened; -1 of padding."""
         plan = self.plan
-        counts = {"deployments": (block.first_row, block.n_rows), "lengths": (block.first_length, block.n_lengths)}
-        counts |= {"concurrency": (0, plan.n_concurrency), "prices": (0, len(plan.prices))}
-        total, padding = 0, False
+        places, total, padding = self.places(block), 0, False
         for dim, keep in zip(self.dims, self.kept, strict=True):
             if not keep:
                 continue
             ids, stride = plan.group_axes[dim]
-            first, n = counts[dim]
-            own = self.along(dim, ids[self.padded(first, n, dim)] * stride)
+            at, n = places[dim]
+            own = self.along(dim, ids[at] * stride)
             total, padding = total + own, padding | self.along(dim, np.arange(self.sizes[dim]) >= n)
         return np.where(padding, -1, total).ravel()
 

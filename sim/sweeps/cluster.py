@@ -47,7 +47,7 @@ def cluster(where: str | int, plan: Plan, make: Make) -> Iterator[Source]:
         raise RoofcastError(sentence("needs the package distributed, which is not installed", "cluster", hint))
     profile = profiles.named(plan.spec.profile) or profiles.PRIORS
     spec = dataclasses.replace(plan.spec, profile=profile)  # its file need not be where the workers are
-    job = pickle.dumps((spec, plan.block_shape, grounds(spec), make))
+    job = pickle.dumps((spec, plan.block_shape, plan.live, grounds(spec), make))
     with _client(where) as client:
         yield functools.partial(_finished, client, job)
 
@@ -151,11 +151,11 @@ def _block(job: bytes, i_block: int, hint: Hint | None) -> tuple[Part, bytes | N
 
 @functools.lru_cache(maxsize=1)
 def _evaluate(job: bytes) -> Evaluate:
-    spec, block_shape, there, make = pickle.loads(job)
+    spec, block_shape, live, there, make = pickle.loads(job)
     if found := differences(there, grounds(spec)):
         what = f"a worker does not run what is run here ({'; '.join(found)}, on the worker)"
         raise RoofcastError(sentence(what, "cluster", "install the same on all machines"))
     keep_compiled()
-    plan = planned(spec)
+    plan = planned(spec, live=live)
     vars(plan)["block_shape"] = block_shape  # whatever this machine would choose
     return make(plan)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from dataclasses import dataclass
+import operator
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+import jax
 import numpy as np
 
-from kernels.coefficients import ORDER
+from kernels.coefficients import ORDER, pools
 from sim.bounds import MOST_CELLS
 from sim.errors import RoofcastError, sentence
-from sim.sweeps.rows import Rows, Tell, checked_names, rows_of
+from sim.sweeps.rows import TUNED, Rows, Tell, checked_names, rows_of
 from sim.sweeps.spec import LENGTH_AXES, PRICE_AXES, ROW_AXES, Spec
 
 BLOCK_CELLS = 1 << 20  # of a block, so that its objectives take a few MiB
 BLOCK_STATES = 1 << 18  # of them that differ in more than their price: intermediate arrays, that fit in a cache
 MOST_SIDE = 1 << 22  # levels times prices, which no block divides: counts are exact in float32 up to 2^24
+POOLS = 1 << 16  # deployments whose memory is looked at at once
+NEARLY = 1e-3  # of a device's memory
 LANES = 16  # of a vector unit: the innermost axis is padded to a multiple
 
 
 @dataclass(frozen=True)
 class Block:
-    """A part of the rows and of the lengths."""
+    """A part of the rows, whether computed or not, and of the lengths."""
 
     first_row: int
     n_rows: int
@@ -38,6 +43,7 @@ class Plan:
     rows: Rows
     lengths: np.ndarray  # (L, 3) prompt, output and context tokens
     prices: np.ndarray  # (Q, 2) USD per device-hour (NaN: the deployment's own), factor
+    live: np.ndarray  # (R,) rows to compute; the others cannot hold their weights, and are only counted
 
     @property
     def n_rows(self) -> int:
@@ -65,17 +71,26 @@ class Plan:
         levels = self.n_concurrency
         most = max(min(BLOCK_STATES, BLOCK_CELLS // len(self.prices)) // levels, 1)
         n_lengths = min(len(self.lengths), most)
-        return max(min(self.n_rows, most // n_lengths), 1), n_lengths
+        return max(min(np.count_nonzero(self.live), most // n_lengths), 1), n_lengths
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:
-        """In order of rows, then of lengths."""
+        """In order of rows, then of lengths; each of so many rows to compute, and of those between them."""
         rows, lengths = self.block_shape
+        edges = [0, *np.flatnonzero(self.live)[rows::rows].tolist(), self.n_rows]
         return tuple(
-            Block(r, min(rows, self.n_rows - r), n, min(lengths, len(self.lengths) - n))
-            for r in range(0, self.n_rows, rows)
+            Block(first, last - first, n, min(lengths, len(self.lengths) - n))
+            for first, last in itertools.pairwise(edges)
             for n in range(0, len(self.lengths), lengths)
         )
+
+    def computed(self, block: Block) -> np.ndarray:
+        """Rows of a block that are computed."""
+        return block.first_row + np.flatnonzero(self.live[block.first_row : block.first_row + block.n_rows])
+
+    def whole(self) -> Plan:
+        """The same with all rows computed."""
+        return replace(self, live=np.ones(self.n_rows, bool))
 
     @cached_property
     def order(self) -> tuple[str, ...]:
@@ -123,8 +138,11 @@ def _values(axis: tuple, at: np.ndarray) -> np.ndarray:
     return np.asarray(axis, object)[at]
 
 
-def plan(spec: Spec, progress: Tell | None = None) -> Plan:
-    """Checks the names, combines and lowers; progress: of the deployments. RoofcastError with all that is wrong."""
+def plan(spec: Spec, progress: Tell | None = None, live: np.ndarray | None = None) -> Plan:
+    """Checks the names, combines and lowers; progress: of the deployments; live: of a plan of the same.
+
+    RoofcastError with all that is wrong.
+    """
     checked_names(spec)
     lengths = [
         (prompt, output, prompt + output if context is None else context)
@@ -146,4 +164,19 @@ def plan(spec: Spec, progress: Tell | None = None) -> Plan:
         largest = max(spec.axes, key=lambda name: len(spec.axes[name]))
         what = f"the axes make {most:.3g} configurations, above the bound of {MOST_CELLS:.0e}"
         raise RoofcastError(sentence(what, largest, f"it has {len(spec.axes[largest]):,} values: take fewer"))
-    return Plan(spec, rows_of(spec, progress), np.asarray(lengths, np.int64), np.asarray(prices, np.float64))
+    rows = rows_of(spec, progress)
+    live = hold_weights(rows) if live is None else live
+    return Plan(spec, rows, np.asarray(lengths, np.int64), np.asarray(prices, np.float64), live)
+
+
+def hold_weights(rows: Rows) -> np.ndarray:
+    """(R,) whether the weights fit, or nearly: a block, compiled apart, may round the other way."""
+    each = (rows.which, rows.layouts, {name: rows.numbers[name] for name in TUNED})
+    size = min(POOLS, 1 << (len(rows) - 1).bit_length())  # few programs
+    found = np.ones(len(rows), bool)
+    for first in range(0, len(rows), size):
+        at = np.minimum(np.arange(first, first + size), len(rows) - 1)
+        own = jax.tree.map(operator.itemgetter(at), each)
+        pool_bytes, device_bytes = (np.asarray(a) for a in pools(rows.models, rows.devices, rows.engines, *own))
+        found[at] = pool_bytes > -NEARLY * device_bytes
+    return found

@@ -33,6 +33,8 @@ TOLD_EVERY = 4096
 NUMBERS = ("tp", "pp", "ep", "dp", "replicas", "max_batched_tokens", "max_sequences", "memory_frac",
            "usd_per_device_s", "usd_per_joule", "purchase_usd")  # fmt: skip
 
+TUNED = ("max_batched_tokens", "max_sequences", "memory_frac")  # of NUMBERS, in place of the engine's
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -99,6 +99,7 @@ def sweep(
     keep_compiled()
     spec = source if isinstance(source, Spec) else load_sweep(source)
     planned = plan(spec, progress)
+    planned = planned.whole() if keep == "all" else planned
     file = None if isinstance(source, Mapping | Spec) else source
     with contextlib.ExitStack() as stack:
         store = None if out is None else stack.enter_context(Store(out, manifest(planned, keep=keep, file=file)))

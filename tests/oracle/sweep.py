@@ -31,7 +31,7 @@ def money(cell: dict[str, Any], at: dict[str, float]) -> dict[str, float]:
 
 
 def against(cell: dict[str, float], limits: dict[str, tuple[str, float]], priced: Sequence[str]) -> list[bool]:
-    """Which reasons hold against a cell: weights, kv, context, price, then limits ("<=" or ">=", and a number)."""
+    """Which reasons hold against a cell: weights, kv, context, price; of what fits, limits ("<=" or ">=", a number)."""
     reasons = [
         cell["pool_bytes"] <= 0,
         cell["pool_bytes"] > 0 and cell["max_sequences"] < 1,
@@ -39,7 +39,7 @@ def against(cell: dict[str, float], limits: dict[str, tuple[str, float]], priced
         any(math.isnan(cell[name]) for name in priced),
     ]
     for name, (sign, limit) in limits.items():
-        reasons.append(not (cell[name] <= limit if sign == "<=" else cell[name] >= limit))
+        reasons.append(not any(reasons[:2]) and not (cell[name] <= limit if sign == "<=" else cell[name] >= limit))
     return reasons
 
 
