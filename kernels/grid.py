@@ -8,6 +8,7 @@ anew in each of its uses, which takes twenty times as long. Weights in host memo
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -19,7 +20,6 @@ from kernels.economics import n_devices, power_w
 from kernels.experts import experts_of_step
 from kernels.loop import (
     Work,
-    busy_ranks,
     closed_loop,
     full_tokens,
     mixing,
@@ -28,11 +28,12 @@ from kernels.loop import (
     utilization,
 )
 from kernels.roofline import smooth_max_by
-from kernels.step import communication_s, launch_s, linear_s, micro_batches, scheduler_s
+from kernels.step import busy_ranks, communication_s, launch_s, linear_s, micro_batches, scheduler_s
 from kernels.types import HEAD, Memory, Workload, pytree
 
 # LLVM takes half of a processor's 512 bits unless asked; elsewhere this asks for nothing.
 WIDE = {"xla_cpu_prefer_vector_width": 512}
+Ways = tuple[bool, bool]  # whether some layout of the grid has attention-DP, and whether some has pipeline stages
 # (seconds,), or (seconds, bytes, FLOPs of a rank, FLOPs of experts, which span the ranks)
 Spent = tuple[Array, ...]
 
@@ -73,9 +74,16 @@ class Cells:
     n_devices: Array
 
 
-@partial(jax.jit, compiler_options=WIDE)
-def batch(of: Deployment, at: Served, load: Workload) -> Batch:
+def narrowed(of: Deployment, ways: Ways) -> Deployment:
+    """With the number 1 for what no layout has more of, so that what depends on it is not compiled."""
+    none = {name: 1.0 for name, some in zip(("dp", "pp"), ways, strict=True) if not some}
+    return replace(of, layout=replace(of.layout, **none))
+
+
+@partial(jax.jit, static_argnames="ways", compiler_options=WIDE)
+def batch(of: Deployment, at: Served, load: Workload, ways: Ways) -> Batch:
     """What runs at once."""
+    of = narrowed(of, ways)
     engine, layout, prompt = of.engine, of.layout, load.prompt_tokens
     running = running_sequences(engine, layout, load, at.held)
     chunk, share = mixing(engine, layout, running, prompt, load.output_tokens)
@@ -85,11 +93,12 @@ def batch(of: Deployment, at: Served, load: Workload) -> Batch:
     return Batch(running, chunk, share, Amounts(running, chunk / prompt, 1.0), filled)
 
 
-@partial(jax.jit, static_argnames="ranked", compiler_options=WIDE)
+@partial(jax.jit, static_argnames="ways", compiler_options=WIDE)
 def steps(
-    of: Deployment, at: Served, prompt: Array, batch: Batch, ranked: bool
+    of: Deployment, at: Served, prompt: Array, batch: Batch, ways: Ways
 ) -> tuple[dict[str, Array], Spent, Spent]:
     """(seconds of the steps of `closed_loop`, what a step of decode and one of prefill spend)."""
+    of = narrowed(of, ways)
     chunk = 1.0 / prompt_chunks(of.engine, prompt)
     of_step = partial(step, of, at, prompt)
     decode, alone = (
@@ -98,7 +107,7 @@ def steps(
     )
     mixed, filled = (of_step(amounts, True, False) for amounts in (batch.mixed, batch.filled))
     ranks = Amounts(0.0, chunk, busy_ranks(of.layout, batch.running))
-    wave = of_step(ranks, True, False) if ranked else alone
+    wave = of_step(ranks, True, False) if ways[0] else alone
     of_each = {"decode": decode, "alone": alone, "wave": wave, "mixed": mixed, "filled": filled}
     return {name: spent[0] for name, spent in of_each.items()}, decode[1:], alone[1:]
 
@@ -110,7 +119,7 @@ def step(of: Deployment, at: Served, prompt: Array, amounts: Amounts, eager: boo
     in_prefill = jnp.maximum(amounts.n_prompts, 1.0) * ranks if eager else 0.0
     n_sequences = amounts.n_decode + in_prefill
     of_stage = 1.0 / micro_batches(engine, layout, n_sequences)
-    of_rank = of_stage / jnp.clip(n_sequences * of_stage, 1.0, layout.dp)
+    of_rank = of_stage / busy_ranks(layout, n_sequences * of_stage)
     tokens = amounts.n_decode + n_prompts * prompt
     rows, logits = tokens * of_rank, (amounts.n_decode + n_prompts) * of_rank
     loads = [(amounts.n_decode * of_rank, at.decode)]
@@ -167,11 +176,13 @@ def slower(of: Deployment, memory_s: Array, compute_s: Array) -> Array:
     return smooth_max_by(of.roots, memory_s, compute_s, of.engine.sharpness)
 
 
-@partial(jax.jit, compiler_options=WIDE)
+@partial(jax.jit, static_argnames="ways", compiler_options=WIDE)
 def finish(
-    of: Deployment, at: Served, load: Workload, batch: Batch, seconds: dict[str, Array], decode: Spent, prefill: Spent
-) -> Cells:
+    of: Deployment, at: Served, load: Workload, batch: Batch, ways: Ways, seconds: dict[str, Array], decode: Spent,
+    prefill: Spent,
+) -> Cells:  # fmt: skip
     """The loop of these steps."""
+    of = narrowed(of, ways)
     device, engine, layout, running = of.device, of.engine, of.layout, batch.running
     times = {f"{name}_s": s for name, s in seconds.items()}
     loop = closed_loop(engine, layout, load, running, batch.chunk, batch.share, **times)
@@ -193,7 +204,7 @@ def finish(
     )
 
 
-def grid(of: Deployment, at: Served, load: Workload, ranked: bool) -> Cells:
-    """All cells of `coefficients`. ranked: some layout has attention-DP; elsewhere a wave is a prompt alone."""
-    together = batch(of, at, load)
-    return finish(of, at, load, together, *steps(of, at, load.prompt_tokens, together, ranked))
+def grid(of: Deployment, at: Served, load: Workload, ways: Ways) -> Cells:
+    """All cells of `coefficients`."""
+    together = batch(of, at, load, ways)
+    return finish(of, at, load, together, ways, *steps(of, at, load.prompt_tokens, together, ways))

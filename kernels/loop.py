@@ -8,7 +8,7 @@ from jax import Array
 
 from kernels.first_token import Full, line_of_paused, line_of_shared, mean_of_run
 from kernels.roofline import divide
-from kernels.step import micro_batches
+from kernels.step import busy_ranks, micro_batches
 from kernels.types import Device, Engine, Layout, Workload, pytree
 
 MEAN_FILL = 0.75  # share of its output that a sequence holds when memory is contended (fit on queued serving rows)
@@ -124,11 +124,6 @@ def paused_pace(
         own_s=jnp.where(running > 1.0, t_wave, t_prefill),
         most_per_s=ranks / t_wave,
     )
-
-
-def busy_ranks(layout: Layout, running: Array) -> Array:
-    """Attention-DP ranks that hold a sequence."""
-    return jnp.clip(running, 1.0, layout.dp)
 
 
 def full_tokens(engine: Engine, layout: Layout, load: Workload, running: Array) -> Array:

@@ -34,7 +34,17 @@ from kernels.work import (
 
 def micro_batches(engine: Engine, layout: Layout, n_sequences: Array) -> Array:
     """Micro-batches in flight in a pipeline: one a stage where the engine pipelines and has enough sequences."""
-    return jnp.where(engine.pipelines > 0, jnp.clip(n_sequences / layout.dp, 1.0, layout.pp), 1.0)
+    return jnp.where(engine.pipelines > 0, up_to(layout.pp, n_sequences / layout.dp), 1.0)
+
+
+def busy_ranks(layout: Layout, n_sequences: Array) -> Array | float:
+    """Attention-DP ranks that hold a sequence."""
+    return up_to(layout.dp, n_sequences)
+
+
+def up_to(ways: Array | float, n: Array) -> Array | float:
+    """n, from 1 to `ways`; these are the number 1 where a whole grid has no more."""
+    return 1.0 if isinstance(ways, float) and ways == 1.0 else jnp.clip(n, 1.0, ways)
 
 
 def kv_shard(heads: Array, tp: Array) -> Array:
@@ -55,7 +65,7 @@ def step_time(model: Model, device: Device, engine: Engine, layout: Layout, load
     Launches, scheduler and collectives are added: they do not overlap with the GEMMs they wait for.
     """
     stage = divide_load(load, micro_batches(engine, layout, load.n_sequences))
-    rank = divide_load(stage, jnp.clip(stage.n_sequences, 1.0, layout.dp))
+    rank = divide_load(stage, busy_ranks(layout, stage.n_sequences))
     tokens = rank.n_decode_tokens + rank.n_prefill_tokens
     parts = [
         _gemms(model, device, engine, layout, rank, tokens),
@@ -272,7 +282,7 @@ def _launches(model: Model, engine: Engine, layout: Layout, rank: Load, busy_s: 
 
 def scheduler_s(engine: Engine, layout: Layout, n_sequences: Array) -> Array:
     """Fixed seconds of a step, and of each sequence of a rank in it: scheduling, sampling, detokenization."""
-    return engine.step_s + engine.sequence_s * n_sequences / jnp.clip(n_sequences, 1.0, layout.dp)
+    return engine.step_s + engine.sequence_s * n_sequences / busy_ranks(layout, n_sequences)
 
 
 def bound(step: StepTime) -> Array:

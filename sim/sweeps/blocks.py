@@ -49,7 +49,7 @@ class Sweeper:
         self.shape = tuple(sizes[name] for name in self.dims)
         self.trees = jax.device_put((plan.rows.models, plan.rows.devices, plan.rows.engines))
         self.priced = tuple(name for name in PRICED if name in (*plan.spec.limits, *plan.spec.minimize))
-        self.ranked = bool(np.any(plan.rows.numbers["dp"] > 1))
+        self.ways = tuple(bool(np.any(plan.rows.numbers[name] > 1)) for name in ("dp", "pp"))
 
     def along(self, name: str, values: np.ndarray) -> np.ndarray:
         """Values on one axis, with axes of length 1 for the others."""
@@ -108,7 +108,7 @@ class Sweeper:
         tuned = {name: numbers[name] for name in TUNED}
         which, layout, tuned = place_rows((rows.which[at], layout, tuned))
         of, served, load = coefficients(*self.trees, which, layout, tuned, lengths, levels, order=plan.order)
-        found = grid(of, served, load, self.ranked)
+        found = grid(of, served, load, self.ways)
         prices = Prices(
             usd_per_device_s=self.price_axis(rent(plan.prices[:, 0])),
             factor=self.price_axis(plan.prices[:, 1]),
