@@ -41,10 +41,13 @@ def fullest_rank(
     experts, g the spread of the fullest, tends to f·(1 + g) for few and to all for many. Rows spread with their number
     and, however many, with the popularity of experts (squared variation c = skew): √((n − 1)·(c/E + 1/(T·k))).
     most: standard deviations by which the fullest is above the mean: `most_of_ranks` where placement is random.
+    n_ranks: the number 1 where a whole grid has no more.
     """
     others = jnp.maximum(n_ranks - 1.0, 0.5)  # a lone rank has no spread: most = 0, and a finite gradient
     n_experts = jnp.maximum(n_experts, 1.0)
     filled = jnp.clip(hit / n_experts, 1e-9, 1.0 - 1e-6)
+    if isinstance(n_ranks, float) and n_ranks == 1.0:
+        return jnp.where(hit > 0, jnp.maximum(filled * n_experts, jnp.minimum(hit, 1.0)), 0.0), n_rows
     more = most * jnp.sqrt(others / (filled * n_experts))
     experts = -n_experts / n_ranks * expm1((1.0 + more) * log1p(-filled))
     spread = most * jnp.sqrt(others * (skew / n_experts + 1.0 / jnp.maximum(n_rows, 1.0)))

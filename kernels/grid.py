@@ -8,6 +8,7 @@ anew in each of its uses, which takes twenty times as long. Weights in host memo
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 
@@ -31,9 +32,10 @@ from kernels.roofline import smooth_max_by
 from kernels.step import busy_ranks, communication_s, launch_s, linear_s, micro_batches, scheduler_s
 from kernels.types import HEAD, Memory, Workload, pytree
 
-# LLVM takes half of a processor's 512 bits unless asked; elsewhere this asks for nothing.
-WIDE = {"xla_cpu_prefer_vector_width": 512}
-Ways = tuple[bool, bool]  # whether some layout of the grid has attention-DP, and whether some has pipeline stages
+# LLVM takes half of a processor's 512 bits unless asked, and four instructions where a minimum has to hand on what is
+# no number; elsewhere this asks for nothing.
+WIDE = {"xla_cpu_prefer_vector_width": 512, "xla_cpu_enable_fast_min_max": True}
+Ways = tuple[bool, bool, bool]  # whether some layout of the grid has attention-DP, pipeline stages, EP
 # (seconds,), or (seconds, bytes, FLOPs of a rank, FLOPs of experts, which span the ranks)
 Spent = tuple[Array, ...]
 
@@ -76,8 +78,9 @@ class Cells:
 
 def narrowed(of: Deployment, ways: Ways) -> Deployment:
     """With the number 1 for what no layout has more of, so that what depends on it is not compiled."""
-    none = {name: 1.0 for name, some in zip(("dp", "pp"), ways, strict=True) if not some}
-    return replace(of, layout=replace(of.layout, **none))
+    none = {name: 1.0 for name, some in zip(("dp", "pp", "ep"), ways, strict=True) if not some}
+    routing = of.routing if ways[2] else replace(of.routing, n_ranks=1.0)
+    return replace(of, layout=replace(of.layout, **none), routing=routing)
 
 
 @partial(jax.jit, static_argnames="ways", compiler_options=WIDE)
@@ -128,9 +131,9 @@ def step(of: Deployment, at: Served, prompt: Array, amounts: Amounts, eager: boo
         loads += [(n_prompts * of_rank, at.prompt), (reads * of_rank, at.reads), (in_prefill * of_rank, of.sequence)]
     spent = dense(of, rows, logits, loads, counted)
     spent = lax.cond(jnp.any(of.routing.n_experts > 0), partial(routed, of, tokens * of_stage), _same, spent)
-    for i in range(1, len(at.decode.memory_s)):
-        some = functools.reduce(jnp.logical_or, (jnp.any(one.memory_s[i] + one.compute_s[i] > 0) for _, one in loads))
-        spent = lax.cond(some, partial(cached, of, i, loads), _same, spent)
+    kinds = range(1, len(at.decode.memory_s))
+    some = (jnp.any(one.memory_s[i] + one.compute_s[i] > 0) for _, one in loads for i in kinds)
+    spent = lax.cond(functools.reduce(jnp.logical_or, some), partial(cached, of, kinds, loads), _same, spent)
     busy = spent[0] + communication_s(of.model, of.device, engine, layout, rows)[0]
     apart = True if eager else amounts.n_decode * of_rank * layout.pp > engine.graph_tokens
     seconds = busy + launch_s(of.launches, apart, busy) + scheduler_s(engine, layout, n_sequences)
@@ -160,9 +163,9 @@ def routed(of: Deployment, tokens: Array, spent: Spent) -> Spent:
     return busy, spent[1] + on_rank * of.expert.bytes, spent[2], spent[3] + rows * of.expert.flops_per_row
 
 
-def cached(of: Deployment, i: int, loads: list[tuple[Array, Unit]], spent: Spent) -> Spent:
-    """With the indexer or recurrent state, whose bytes and FLOPs are with attention's."""
-    return spent[0] + cached_s(of, i, loads), *spent[1:]
+def cached(of: Deployment, kinds: Iterable[int], loads: list[tuple[Array, Unit]], spent: Spent) -> Spent:
+    """With the indexer and recurrent state, whose bytes and FLOPs are with attention's."""
+    return spent[0] + sum(cached_s(of, i, loads) for i in kinds), *spent[1:]
 
 
 def cached_s(of: Deployment, i: int, loads: list[tuple[Array, Unit]]) -> Array:

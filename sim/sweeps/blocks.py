@@ -49,7 +49,7 @@ class Sweeper:
         self.shape = tuple(sizes[name] for name in self.dims)
         self.trees = jax.device_put((plan.rows.models, plan.rows.devices, plan.rows.engines))
         self.priced = tuple(name for name in PRICED if name in (*plan.spec.limits, *plan.spec.minimize))
-        self.ways = tuple(bool(np.any(plan.rows.numbers[name] > 1)) for name in ("dp", "pp"))
+        self.ways = tuple(bool(np.any(plan.rows.numbers[name] > 1)) for name in ("dp", "pp", "ep"))
 
     def along(self, name: str, values: np.ndarray) -> np.ndarray:
         """Values on one axis, with axes of length 1 for the others."""
