@@ -21,6 +21,7 @@ from kernels.economics import n_devices, power_w
 from kernels.experts import experts_of_step
 from kernels.loop import (
     Work,
+    by_grid,
     closed_loop,
     full_tokens,
     mixing,
@@ -188,7 +189,7 @@ def finish(
     of = narrowed(of, ways)
     device, engine, layout, running = of.device, of.engine, of.layout, batch.running
     times = {f"{name}_s": s for name, s in seconds.items()}
-    loop = closed_loop(engine, layout, load, running, batch.chunk, batch.share, **times)
+    loop = closed_loop(engine, layout, load, running, batch.chunk, batch.share, **times, choose=by_grid)
     work = Work(decode[0], decode[1] + decode[2], prefill[1] / layout.dp + prefill[2])
     used = utilization(device, engine, layout, load, running, work, of.peak, loop.rate_per_s)
     mbu, mfu = (frac * loop.busy_frac for frac in used)

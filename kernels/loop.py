@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from kernels.first_token import Full, line_of_paused, line_of_shared, mean_of_run
 from kernels.roofline import divide
@@ -36,16 +39,34 @@ class Loop:
     busy_frac: Array
 
 
+Make = Callable[[], Pace]
+Choose = Callable[[Array, Make, Make], Pace]
+
+
+def by_element(hit: Array, one: Make, other: Make) -> Pace:
+    """`one` where hit, `other` elsewhere."""
+    return jax.tree.map(functools.partial(jnp.where, hit), one(), other())
+
+
+def by_grid(hit: Array, one: Make, other: Make) -> Pace:
+    """The same, where only what some element takes is computed."""
+    shapes = jax.tree.map(lambda a: a.shape, jax.eval_shape(lambda: by_element(hit, one, other)))
+    alone = (lambda make=make: jax.tree.map(jnp.broadcast_to, make(), shapes) for make in (one, other))
+    return lax.switch(jnp.any(hit) + 2 * jnp.any(~hit) - 1, (*alone, lambda: by_element(hit, one, other)))
+
+
 def closed_loop(
     engine: Engine, layout: Layout, load: Workload, running: Array, chunk: Array, share: Array,
-    decode_s: Array, alone_s: Array, wave_s: Array, mixed_s: Array, filled_s: Array,
+    decode_s: Array, alone_s: Array, wave_s: Array, mixed_s: Array, filled_s: Array, choose: Choose = by_element,
 ) -> Loop:  # fmt: skip
     """The loop of a replica whose `five_steps` take so long. Element by element: arguments of any shapes broadcast."""
     t_prefill, t_wave = (t * serial_chunks(engine, layout, load.prompt_tokens) for t in (alone_s, wave_s))
     full = full_steps(engine, layout, load, running, filled_s)
-    shared = shared_pace(engine, layout, load, running, chunk, share, decode_s, mixed_s, t_prefill, full)
-    paused = paused_pace(engine, layout, load, running, decode_s, t_prefill, t_wave, full)
-    pace = jax.tree.map(lambda a, b: jnp.where(engine.mixes_prefill > 0, a, b), shared, paused)
+    pace = choose(
+        engine.mixes_prefill > 0,
+        lambda: shared_pace(engine, layout, load, running, chunk, share, decode_s, mixed_s, t_prefill, full),
+        lambda: paused_pace(engine, layout, load, running, decode_s, t_prefill, t_wave, full),
+    )
     decoding = (load.output_tokens - 1.0) * pace.tpot_s
     service = engine.request_s + pace.line_s + pace.own_s + decoding
     each = load.concurrency / layout.replicas  # below 1, some replicas stand idle
