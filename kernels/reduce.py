@@ -140,10 +140,20 @@ def judge(
 @partial(jax.jit, compiler_options=WIDE, static_argnames="n_reasons")
 def count_reasons(code: Array, n_reasons: int, cells_each: int) -> tuple[Array, Array, Array]:
     """(cells, (K,) cells whose first reason it is, (K,) cells with no other reason) of the bits of `score`."""
-    lowest, bits = code & -code, [1 << k for k in range(n_reasons)]
-    first = jnp.stack([_count((lowest == bit) & (code > 0)) for bit in bits])
-    alone = jnp.stack([_count(code == bit) for bit in bits])
+    lowest = jnp.where(code > 0, code & -code, 0)
+    first, alone = (_count_bits(bits, n_reasons) for bits in (lowest, jnp.where(code == lowest, lowest, 0)))
     return _count(code >= 0) * cells_each, first * cells_each, alone * cells_each
+
+
+def _count_bits(bits: Array, n: int) -> Array:
+    """(n,) cells with each bit, added up in fields of a word along the last axis but one: each word is one pass."""
+    width = bits.shape[-2].bit_length()
+    each, counts = 31 // width, []
+    for first in range(0, n, each):
+        fields = {k: (k - first) * width for k in range(first, min(first + each, n))}
+        word = jnp.sum(sum((bits >> k & 1) << at for k, at in fields.items()), axis=-2)
+        counts += [jnp.sum(word >> at & (1 << width) - 1) for at in fields.values()]
+    return jnp.stack(counts)
 
 
 @jax.jit

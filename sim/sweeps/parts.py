@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 SLICE = 512
+MANY, N_LEADERS, N_WEIGHTS = 1024, 32, 128
+WORTH = 0.7  # share left by a pass after which another is not worth it
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ def pareto(values: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
     values: (N, D). Points sorted by all objectives can only be dominated by those before them.
     """
+    values, index = thinned(values, index)
     order = np.lexsort((index, *values.T[::-1]))
     values, index = values[order], index[order]
     new = np.ones(len(values), bool)
@@ -79,6 +82,25 @@ def pareto(values: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarra
     index = np.concatenate(chosen) if chosen else index
     order = np.argsort(index)
     return kept[order], index[order]
+
+
+def thinned(values: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Without most of those that others dominate, where there are many: by a few that are good in all objectives."""
+    while len(values) > MANY:
+        left = ~_dominated(values, leaders(values[:: len(values) // MANY]))
+        values, index = values[left], index[left]
+        if np.mean(left) > WORTH:
+            break
+    return values, index
+
+
+def leaders(values: np.ndarray) -> np.ndarray:
+    """(≤ N_LEADERS, D) rows with the least weighted mean of logarithms for some weights, those of most weights first."""
+    scale = np.log(np.maximum(values, np.finfo(np.float32).tiny))
+    scale = (scale - scale.mean(axis=0)) / np.maximum(scale.std(axis=0), 1e-6)
+    weights = np.random.default_rng(0).dirichlet(np.ones(values.shape[1]), N_WEIGHTS)
+    best, n_times = np.unique(np.argmin(scale @ weights.T.astype(scale.dtype), axis=0), return_counts=True)
+    return values[best[np.argsort(-n_times, kind="stable")[:N_LEADERS]]]
 
 
 def _dominated(values: np.ndarray, by: np.ndarray) -> np.ndarray:
