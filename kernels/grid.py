@@ -98,9 +98,7 @@ def batch(of: Deployment, at: Served, load: Workload, ways: Ways) -> Batch:
 
 
 @partial(jax.jit, static_argnames="ways", compiler_options=WIDE)
-def steps(
-    of: Deployment, at: Served, prompt: Array, batch: Batch, ways: Ways
-) -> tuple[dict[str, Array], Spent, Spent]:
+def steps(of: Deployment, at: Served, prompt: Array, batch: Batch, ways: Ways) -> tuple[dict[str, Array], Spent, Spent]:
     """(seconds of the steps of `closed_loop`, what a step of decode and one of prefill spend)."""
     of = narrowed(of, ways)
     chunk = 1.0 / prompt_chunks(of.engine, prompt)

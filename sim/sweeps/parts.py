@@ -95,11 +95,12 @@ def thinned(values: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def leaders(values: np.ndarray) -> np.ndarray:
-    """(≤ N_LEADERS, D) rows with the least weighted mean of logarithms for some weights, those of most weights first."""
+    """(≤ N_LEADERS, D) rows that have the least weighted mean of logarithms for some weights; those of most first."""
     scale = np.log(np.maximum(values, np.finfo(np.float32).tiny))
     scale = (scale - scale.mean(axis=0)) / np.maximum(scale.std(axis=0), 1e-6)
     weights = np.random.default_rng(0).dirichlet(np.ones(values.shape[1]), N_WEIGHTS)
-    best, n_times = np.unique(np.argmin(scale @ weights.T.astype(scale.dtype), axis=0), return_counts=True)
+    means = np.einsum("nd,wd->wn", scale, weights.astype(scale.dtype))  # BLAS would wait in all its threads
+    best, n_times = np.unique(np.argmin(means, axis=1), return_counts=True)
     return values[best[np.argsort(-n_times, kind="stable")[:N_LEADERS]]]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 from sim.interrupt import LAST_WORDS
 from sim.sweeps.blocks import Hint, hint_of, reason_names
@@ -16,9 +18,24 @@ Evaluate = Callable[[int, Hint | None], tuple[Part, bytes | None]]  # block -> p
 Source = Callable[[Iterable[int], NowKnown], Iterator[tuple[int, Part, bytes | None]]]
 
 
-def in_process(evaluate: Evaluate) -> Source:
-    """Blocks one after another in this process."""
-    return lambda todo, known: ((i, *evaluate(i, known())) for i in todo)
+def in_process(evaluate: Evaluate, at_once: int = 1) -> Source:
+    """Blocks in their order in this process, so many at once: the device computes one while the host sorts another."""
+
+    def source(todo: Iterable[int], known: NowKnown) -> Iterator[tuple[int, Part, bytes | None]]:
+        with ThreadPoolExecutor(at_once) as threads:
+            begun: deque[tuple[int, Future]] = deque()
+            for i in todo:
+                begun.append((i, threads.submit(evaluate, i, known())))
+                if len(begun) == at_once:
+                    yield _ended(*begun.popleft())
+            while begun:
+                yield _ended(*begun.popleft())
+
+    return source
+
+
+def _ended(i_block: int, found: Future) -> tuple[int, Part, bytes | None]:
+    return i_block, *found.result()
 
 
 def run(plan: Plan, source: Source, store: Store | None = None, progress: Tell | None = None) -> Part:

@@ -43,6 +43,7 @@ ARGUMENTS = ("gpus", "tp", "pp", "ep", "dp", "replicas", "max_num_batched_tokens
 OWN = {"max_num_batched_tokens": "tokens", "max_num_seqs": "1", "gpu_memory_utilization": "1",
        "usd_per_gpu_hour": "USD/h", "usd_factor": "1"}  # fmt: skip
 
+AT_ONCE = 2  # blocks in this process
 MOST_SENSITIVE = 32  # cells whose elasticities are told
 
 
@@ -107,7 +108,7 @@ def sweep(
         if cluster is None:
             evaluate = evaluation(planned, keep)
             compile_s = first_and_again(lambda: evaluate(todo[0], None))[0] if todo else 0.0
-            at = in_process(evaluate)
+            at = in_process(evaluate, AT_ONCE if store is None else 1)  # with a folder a kill costs one block, not two
         else:
             at = stack.enter_context(workers(cluster, planned, functools.partial(evaluation, keep=keep)))
         start = time.perf_counter()
