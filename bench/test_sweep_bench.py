@@ -1,7 +1,8 @@
 """Times of sweeps: memory, TTFT, TPOT, cost and energy of each cell, judged by reasons, best of groups, top and front.
 
 Beside them `sim.point.score`, mapped over the same cells, which computes all terms for each cell. Answers are asserted
-against `sim.estimate` before they are timed. Rates with a price axis count its cells too, which share a steady state.
+against `sim.estimate` before they are timed. Rates with a price axis count its cells too, which share a steady state;
+all rates count the cells of deployments that cannot hold their weights, which are only counted.
 """
 
 from __future__ import annotations
@@ -21,9 +22,12 @@ import pytest
 
 from sim.point import Point, score_many
 from sim.sweeps.blocks import Hint, Sweeper, hint_of
-from sim.sweeps.parts import Part, merge
+from sim.sweeps.file import load_sweep
+from sim.sweeps.parts import Part
 from sim.sweeps.plan import plan
+from sim.sweeps.run import in_process, run
 from sim.sweeps.spec import Spec
+from sim.verbs.sweep import AT_ONCE
 from tests import sweep_cells
 
 BASE = Spec(
@@ -33,7 +37,21 @@ BASE = Spec(
     limits={"tpot_s": 0.1, "ttft_s": 30.0}, minimize=("usd_per_mtok", "tpot_s", "ttft_s", "joules_per_token"),
     by=("model", "hardware"),
 )  # fmt: skip
-PRICES = {"no prices": (1.0,), "16 prices": tuple(np.linspace(0.5, 2.0, 16).tolist())}
+LARGE = {
+    "name": "large",
+    "axes": {
+        "model": "all",
+        "hardware": ["h100", "h200", "b200", "a100-80gb", "rtx-5090", "rtx-4090", "mi300x", "m3-ultra-512gb"],
+        "weights": ["native", "fp8", "int4_g128"],
+        "gpus": [1, 2, 4, 8],
+        "prompt_tokens": {"from": 128, "to": 32768, "n": 17, "scale": "log"},
+        "output_tokens": [64, 128, 256, 512, 1024, 2048],
+        "concurrency": {"from": 1, "to": 4096, "n": 80, "scale": "log"},
+    },
+    "limits": {"tpot_s": 0.05, "ttft_s": 2.0},
+    "answers": {"minimize": ["usd_per_mtok", "tpot_s", "ttft_s", "joules_per_token"], "by": ["model"]},
+}
+PRICES = {"no prices": (1.0,), "4 prices": (0.5, 1.0, 1.5, 2.0), "16 prices": tuple(np.linspace(0.5, 2.0, 16).tolist())}
 GROWN = {
     "rows": {"max_num_batched_tokens": (1024, 2048, 4096, 8192)},
     "lengths": {"prompt_tokens": tuple(range(100, 1700, 100))},
@@ -54,6 +72,14 @@ assert Sweeper(plan(BASE)).evaluate(0).n_cells
 
 
 @functools.cache
+def large(prices: str) -> Sweeper:
+    """Of LARGE, compiled."""
+    made = Sweeper(plan(load_sweep({**LARGE, "axes": LARGE["axes"] | {"usd_factor": list(PRICES[prices])}})))
+    made.evaluate(0)
+    return made
+
+
+@functools.cache
 def sweeper(**changes: tuple) -> Sweeper:
     """Of the sweep with other axes, compiled."""
     made = Sweeper(plan(replace(BASE, **changes)))
@@ -62,14 +88,8 @@ def sweeper(**changes: tuple) -> Sweeper:
 
 
 def swept(made: Sweeper) -> Part:
-    """All blocks, each told what those before it found."""
-    part, hint, top = None, None, made.plan.spec.top
-    for i in range(len(made.plan.blocks)):
-        one = made.evaluate(i, hint)
-        part = one if part is None else merge(part, one, top)
-        hint = hint_of(part, top)
-    assert part is not None
-    return part
+    """All blocks, as a sweep without a folder takes them."""
+    return run(made.plan, in_process(lambda i, hint: (made.evaluate(i, hint), None), AT_ONCE))
 
 
 def check(made: Sweeper, part: Part) -> None:
@@ -87,13 +107,13 @@ def check(made: Sweeper, part: Part) -> None:
 @pytest.mark.parametrize("name", PRICES)
 def test_sweep(benchmark: Any, per_second: Callable[[int], None], name: str) -> None:
     """Cells per second of the whole sweep, and per second of the processor; whether blocks take the same time."""
-    made = sweeper(usd_factor=PRICES[name])
+    made = large(name)
     check(made, swept(made))
     cpu = time.process_time()
     benchmark.pedantic(swept, (made,), rounds=3)
     cpu = (time.process_time() - cpu) / 3
     hint, seconds = hint_of(swept(made), made.plan.spec.top), []
-    for i in range(len(made.plan.blocks)):
+    for i in range(0, len(made.plan.blocks), 8):
         start = time.perf_counter()
         made.evaluate(i, hint)
         seconds.append(time.perf_counter() - start)
@@ -141,6 +161,48 @@ def test_points(benchmark: Any, per_second: Callable[[int], None]) -> None:
     per_second(n)
 
 
+def roofline(found: Any, rows: slice, least: np.ndarray) -> np.ndarray:
+    """The least of each objective, of some rows and those before; a step is max(bytes / bandwidth, FLOPs / peak)."""
+    at, one = found.rows.which[rows], np.newaxis
+    model, device, number = found.rows.models, found.rows.devices, found.rows.numbers
+    tp, replicas = (number[name][rows, one, one] for name in ("tp", "replicas"))
+    weights = model.gemm_bytes.sum(axis=1)[at[:, 0], one, one] / tp
+    params = model.gemm_params.sum(axis=1)[at[:, 0], one, one] / tp
+    entry = (model.attn_layers * model.entry_bytes).sum(axis=1)[at[:, 0], one, one] / tp
+    bandwidth = device.bandwidth_bytes_per_s[at[:, 1], one, one]
+    peak = device.peak_flops_per_s[at[:, 1], 0, one, one]
+    room = device.memory_bytes[at[:, 1], one, one] - weights
+    prompt, output, context = np.float32(found.lengths.T)[:, one, :, one]
+    users = np.float32(found.spec.concurrency)[one, one] / replicas
+    batch = np.minimum(users, np.maximum(room / (entry * context), 1e-9))
+    step = np.maximum((weights + batch * entry * (prompt + output / 2)) / bandwidth, 2 * params * batch / peak)
+    ttft = np.maximum(2 * params * prompt, 0) / peak + step
+    rate = batch / (step * output + ttft) * replicas
+    usd = number["usd_per_device_s"][rows, one, one] * tp * replicas / (rate * output) * 1e6
+    joules = device.tdp_w[at[:, 1], one, one] * tp * replicas / (rate * output)
+    kept = (batch >= 1) & (step <= found.spec.limits["tpot_s"]) & (ttft <= found.spec.limits["ttft_s"])
+    both = [np.nanmin(np.where(kept, value, np.inf)) for value in (usd, step, ttft, joules)]
+    return np.minimum(least, both)
+
+
+def test_roofline_of_numpy(benchmark: Any, per_second: Callable[[int], None]) -> None:
+    """For comparison, on the same axes with the same limits: a roofline in place of the model, and least of each."""
+    found = large("no prices").plan
+
+    def blocks() -> np.ndarray:
+        least = np.full(4, np.inf)
+        for first in range(0, found.n_rows, 16):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                least = roofline(found, slice(first, first + 16), least)
+        return least
+
+    cpu = time.process_time()
+    assert np.all(np.isfinite(benchmark.pedantic(blocks, rounds=3)))
+    cpu = (time.process_time() - cpu) / 3
+    print(f"\nroofline of NumPy: {found.n_cells / cpu:,.0f} per CPU-second")
+    per_second(found.n_cells)
+
+
 @pytest.mark.parametrize("axis", GROWN)
 def test_growth(benchmark: Any, per_second: Callable[[int], None], axis: str) -> None:
     """An axis four times as long."""
@@ -153,13 +215,13 @@ def test_growth(benchmark: Any, per_second: Callable[[int], None], axis: str) ->
 def test_compile(benchmark: Any) -> None:
     """From a plan to the first block's part, nothing compiled before."""
     found = plan(BASE)
-    run: Callable[[], Part] = lambda: Sweeper(found).evaluate(0, Hint(np.inf, np.full((16, 4), np.inf)))  # noqa: E731
-    assert benchmark.pedantic(run, setup=jax.clear_caches, rounds=2).n_cells
+    first: Callable[[], Part] = lambda: Sweeper(found).evaluate(0, Hint(np.inf, np.full((16, 4), np.inf)))  # noqa: E731
+    assert benchmark.pedantic(first, setup=jax.clear_caches, rounds=2).n_cells
 
 
 def test_start(benchmark: Any) -> None:
     """A process of its own up to its first block, with the compilation cache of an earlier one."""
-    run = lambda: subprocess.run((sys.executable, "-c", START_CODE), check=True, cwd=ROOT)  # noqa: E731
-    benchmark.pedantic(run, rounds=3, warmup_rounds=1)
+    start = lambda: subprocess.run((sys.executable, "-c", START_CODE), check=True, cwd=ROOT)  # noqa: E731
+    benchmark.pedantic(start, rounds=3, warmup_rounds=1)
     if benchmark.stats is not None:
         assert benchmark.stats.stats.min < MOST_START_S
