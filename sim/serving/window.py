@@ -16,8 +16,9 @@ class Window:
     While requests arrive a deployment is at its load: what starts it, and what it works off when nothing comes any
     more, is left out of rates and means. In a closed loop each replica has users of its own: there it is from when all
     replicas have warmed up to when the first of them has no further arrivals, so that nobody who should ask is missing.
-    Where by the last arrival fewer than half of these requests are done, the time goes on to the last token (or to the
-    bound that the run met), with the engine's front end: batches that are offered at once have no other.
+    Where by the last arrival fewer than half of these requests are done, the time goes on until as many are left as were
+    done by then, with the engine's front end (or to the bound that the run met): of a batch that is offered at once to
+    the last token, and of an overload the less, the more was done, so that no figure jumps where this begins.
     """
 
     measured: np.ndarray  # (N,) bool
@@ -52,11 +53,12 @@ def window_of(run: Run) -> Window:
     if not arrives.any():
         return Window(measured, np.nan, np.nan)
     start, end = _ends(run, arrives)
-    finish = run.finish_s[measured]
-    if end <= start or 2 * np.count_nonzero(finish <= end) < np.count_nonzero(arrives):
-        ends = [outcome.clock_s for outcome in run.outcomes if not outcome.complete]
-        ends += finish[~np.isnan(finish)].tolist()
-        start, end = float(run.arrival_s[arrives].min()), max(ends) + run.served.front_s if ends else np.nan
+    finish, n = np.sort(run.finish_s[measured]), int(np.count_nonzero(arrives))  # NaN last
+    by_then = int(np.count_nonzero(finish <= end))
+    if end <= start or 2 * by_then < n:
+        reached = np.count_nonzero(~np.isnan(finish)) >= n - by_then
+        last = finish[n - by_then - 1] if reached else max(outcome.clock_s for outcome in run.outcomes)
+        start, end = float(run.arrival_s[arrives].min()), float(last) + run.served.front_s
     return Window(measured, start, end)
 
 
