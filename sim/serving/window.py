@@ -16,9 +16,9 @@ class Window:
     While requests arrive a deployment is at its load: what starts it, and what it works off when nothing comes any
     more, is left out of rates and means. In a closed loop each replica has users of its own: there it is from when all
     replicas have warmed up to when the first of them has no further arrivals, so that nobody who should ask is missing.
-    Where by the last arrival fewer than half of these requests are done, the time goes on until as many are left as were
-    done by then, with the engine's front end (or to the bound that the run met): of a batch that is offered at once to
-    the last token, and of an overload the less, the more was done, so that no figure jumps where this begins.
+    Where by the last arrival fewer than half of these requests are done, the time goes on until as many are left as
+    were done by then, with the engine's front end (or to the bound that the run met): of a batch that is offered
+    at once to the last token, and of an overload the less, the more was done, so that no figure jumps here.
     """
 
     measured: np.ndarray  # (N,) bool
