@@ -53,7 +53,7 @@ class Policy:
     admission_steps: Array  # int32 of decode from one look at new prompts to the next
     caches_prefix: Array  # bool: freed blocks are found again until they are used for something else
     users: Array  # int32 of a closed loop; 0: requests arrive by themselves
-    think_s: Array  # float64 from an answer to the user's next request
+    think_s: Array  # float64 from a last token to the user's next request
     warmup: Array  # int32 first requests; the histograms begin with the next one
 
 

@@ -26,7 +26,7 @@ def closed_loop(row: Measurement, profile: profiles.Source = None) -> tuple[Serv
         np.maximum(np.round(mean * (1.0 + width * (rng.random(n) - 0.5))), 1).astype(int)
         for mean in (row.prompt, row.output)
     )
-    return found, Lane(found.table, found.rules, np.zeros(n), prompt, output, users)
+    return found, Lane(found.table, found.rules, np.zeros(n), prompt, output, users, found.front_s)
 
 
 def ttft_s(found: Served, outcome: Outcome) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import sim
 from sim.config import load_scenario
 from sim.errors import RoofcastError
 from sim.objectives import Objectives
+from sim.serving import trials
 from sim.serving.metrics import UNITS
 from sim.serving.misses import missed, misses
 from sim.serving.search import TOLERANCE_FRAC, Axis
@@ -79,6 +80,14 @@ def test_the_safer_edge_is_taken_where_there_are_two() -> None:
     assert Axis(1, 1, 9, rising=False).ends({1: True, 2: False, 3: True, 4: True}) == (3, 2)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def short() -> Iterator[None]:
+    """Runs are not lengthened far, which takes time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trials, "ENOUGH_REQUESTS", 2000)
+        yield
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("capacity") / "x.toml"
@@ -101,12 +110,15 @@ def at(path: Path, load: Any, key: str = "requests_per_s", **changes: Any) -> di
 
 def test_what_is_found_is_what_simulations_say(file: Path, answer: Capacity) -> None:
     for row in answer.summary.rows():
-        best, beyond = (at(file, row[name])[row["label"]] for name in ("max_load", "next"))
+        tried = {r["load"]: r for r in answer.results[row["label"]].rows()}
+        loads = (row["max_load"], row["next"])
+        best, beyond = (at(file, x, n_requests=int(tried[x]["n_requests"]))[row["label"]] for x in loads)
         assert best["keeps"] and not beyond["keeps"]
         assert row["max_load"] < row["next"] <= row["max_load"] * (1 + TOLERANCE_FRAC)
         assert row["ttft_p99_s"] == best["ttft_p99_s"] and row["usd_per_mtok"] == best["usd_per_mtok"]
         assert row["limited_by"] in ("TTFT p99", "TPOT p95", "stability") and row["over_frac"] > 0
-        assert row["verdict"].startswith(f"{row['max_load']:g} requests/s; with {row['next']:g} requests/s: ")
+        said = f"{'at most ' * row['at_most']}{row['max_load']:g} requests/s; with {row['next']:g} requests/s: "
+        assert row["verdict"].startswith(said)
         assert missed(beyond) in row["verdict"]
     full, few = answer.summary["max_load"]
     assert full > few > 0
@@ -127,7 +139,8 @@ def test_replications_are_said_to_disagree_where_they_do(answer: Capacity, file:
             for load in (low, high):
                 found = load_scenario(file)
                 assert found.traffic is not None
-                traffic = found.traffic.model_copy(update={"requests_per_s": (load,)})
+                n = next(r["n_requests"] for r in answer.results[row["label"]].rows() if r["load"] == load)
+                traffic = found.traffic.model_copy(update={"requests_per_s": (load,), "n_requests": int(n)})
                 runs = sim.simulate(found.model_copy(update={"traffic": traffic})).runs[row["label"], load]
                 kept = [np.percentile(run.ttft_s, 99) <= 0.5 for run in runs]
                 kept = [ok and np.nanpercentile(run.tpot_s, 95) <= 0.04 for ok, run in zip(kept, runs, strict=True)]
@@ -154,8 +167,9 @@ def test_closed_loops_find_users(tmp_path: Path) -> None:
     found = sim.capacity(path)
     (row,) = found.summary.rows()
     assert row["max_load"] == int(row["max_load"]) and found.summary.units["max_load"] == "users"
-    n = 20 * row["max_load"]
-    assert (found.results["full"]["n_requests"] == np.maximum(60, 20 * found.results["full"]["load"])).all() and n > 60
+    tried = found.results["full"]
+    assert (tried["n_requests"] >= np.maximum(60, 20 * tried["load"])).all()
+    n = tried["n_requests"][tried["load"] == row["max_load"]][0]
     same = at(path, int(row["max_load"]), "users", n_requests=int(n))["full"]
     assert same["keeps"] and same["tpot_p95_s"] == row["tpot_p95_s"]
 
@@ -168,7 +182,7 @@ def test_traces_are_replayed_faster(tmp_path: Path) -> None:
     assert row["max_load"] > 2 and " times the recorded rate; with " in row["verdict"]
 
 
-def test_nothing_keeps_and_everything_does(tmp_path: Path, run: Run) -> None:
+def test_nothing_keeps_and_everything_does(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     large = {**DEPLOYMENT, "model": "llama-3.3-70b", "label": "large"}
     path = scenario(tmp_path / "a.toml", TRAFFIC, FULL, large, objectives={"ttft_p50_s": "1ms"})
     none, unfit = sim.capacity(path, replications=1).summary.rows()
@@ -179,12 +193,26 @@ def test_nothing_keeps_and_everything_does(tmp_path: Path, run: Run) -> None:
     code, out, _ = run("capacity", str(path), "--fewest", "--plot", str(plot))
     assert code == 1 and "none: even with 1024 replicas: " in out and plot.stat().st_size > 10_000
     few = {**TRAFFIC, "n_requests": 20}  # too few to tell whether a queue grows
+    monkeypatch.setattr(trials, "ENOUGH_REQUESTS", 20)
     easy = scenario(tmp_path / "b.toml", few, FULL, objectives={"ttft_s": "1000s"})
     (row,) = sim.capacity(easy).summary.rows()
     assert row["verdict"].startswith("at least 1e+06 requests/s, the highest load that was tried; too short: ")
     limits = {**OBJECTIVES, "max_usd_per_hour": 1.5}
     dear = scenario(tmp_path / "c.toml", TRAFFIC, FEW, objectives=limits)
-    assert "/h is above $1.50/h; with" in sim.capacity(dear, fewest=True).summary["verdict"][0]
+    (row,) = sim.capacity(dear, fewest=True).summary.rows()
+    assert (row["replicas"], row["n_devices"], row["limited_by"]) == (0, 0, "$/h") and row["over_frac"] > 0
+    assert row["verdict"].startswith("none: it takes ") and row["verdict"].endswith("/h is above $1.50/h")
+    assert row["usd_per_mtok"] is None and row["ttft_p99_s"] is None  # of no replicas there are no figures
+    code, out, _ = run("capacity", str(dear), "--fewest")
+    assert code == 1 and "none" in out
+
+
+def test_a_price_that_no_load_lowers_is_told_by_one(tmp_path: Path) -> None:
+    path = scenario(tmp_path / "a.toml", TRAFFIC, FULL, objectives={**OBJECTIVES, "max_usd_per_hour": 0.5})
+    found = sim.capacity(path)
+    (row,) = found.summary.rows()
+    assert row["limited_by"] == "$/h" and row["verdict"].endswith(": $1.00/h is above $0.500/h")
+    assert row["max_load"] == 0 and found.results["full"]["load"].tolist() == [2.0]
 
 
 def test_by_what_part_objectives_are_missed() -> None:
@@ -195,6 +223,8 @@ def test_by_what_part_objectives_are_missed() -> None:
     parts = {miss.name: miss.part for miss in misses(row, limits)}
     expected = {"stability": 0.25, "TTFT p99": 0.5, "goodput": 0.25, "refused requests": 4.0}
     assert parts == pytest.approx(expected)
+    (dear,) = misses(row | {"usd_per_hour": 4.35}, Objectives(max_usd_per_hour=4.0))[1:]
+    assert (dear.name, dear.sentence) == ("$/h", "$4.35/h is above $4.00/h")
     (last,) = misses(row | {"complete": False, "n_finished": 0.0}, limits)[1:]
     assert (last.name, last.part) == ("requests that are not served", np.inf)
 

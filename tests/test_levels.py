@@ -12,6 +12,7 @@ import pytest
 import sim
 from sim.config import load_scenario
 from sim.objectives import Objectives
+from sim.serving import trials
 from sim.serving.levels import summary_of
 from sim.serving.stability import in_flight_growth, queue_growth
 from sim.serving.window import window_of
@@ -51,7 +52,8 @@ def test_the_demo_is_long_enough_and_fewer_requests_say_that_they_are_not() -> N
     assert not enough[-1]["keeps"] and not any(row["doubt"] for row in enough)
 
 
-def test_capacity_says_the_same(tmp_path: Path) -> None:
+def test_capacity_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "ENOUGH_REQUESTS", 100)
     path = scenario(tmp_path / "x.toml", {**CHAT, "n_requests": 100}, DEPLOYMENT, objectives={"tpot_p95_s": "20ms"})
     found = sim.capacity(path)
     (row,), (tried,) = found.summary.rows(), found.results.values()
@@ -161,3 +163,18 @@ def test_the_window_begins_after_the_warm_up(tmp_path: Path) -> None:
     ((run_,),) = sim.simulate(path).runs.values()
     window = window_of(run_)
     assert window.start_s == run_.arrival_s[50] and window.end_s == run_.arrival_s[-1]
+
+
+def test_no_figure_jumps_where_fewer_than_half_are_done_in_time(tmp_path: Path) -> None:
+    """From 1.6 to 4 times of what is borne the window goes from the last arrival towards the last token."""
+    lengths = {"prompt": {"mean_tokens": 800, "cv": 1.0, "max_tokens": 6000},
+               "output": {"mean_tokens": 250, "cv": 0.8, "max_tokens": 1500}}  # fmt: skip
+    levels = np.geomspace(40, 100, 40).tolist()
+    path = scenario(
+        tmp_path / "a.toml", {"requests_per_s": levels, "n_requests": 2000, "seed": 1, **lengths},
+        {**DEPLOYMENT, "hardware": "h100", "weights": "fp8", "label": "a"},
+        workload={"context_tokens": 8192}, objectives={"ttft_s": "2s"},
+    )  # fmt: skip
+    result = sim.simulate(path).results["a"]
+    for name, most in (("goodput_requests_per_s", 0.2), ("usd_per_mtok", 0.05), ("duration_s", 0.1)):
+        assert np.abs(np.diff(np.log(result[name]))).max() < most, name

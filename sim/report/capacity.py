@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -42,7 +43,7 @@ _TRIED = (
 def capacity_view(name: str, results: Mapping[str, Result], summary: Result, fewest: bool) -> RenderableType:
     """One row per deployment and a sentence on each, then the loads that were tried of each."""
     rows = summary.rows()
-    found = [row | {"found": show_found(row["replicas" if fewest else "max_load"])} for row in rows]
+    found = [row | {"found": show_found(*_found(row))} for row in rows]
     heading = "fewest\nreplicas" if fewest else "highest\nload"
     columns = [Column(c.name, heading) if c.name == "found" else c for c in _FOUND]
     parts: list[RenderableType] = [Text(name, style="bold"), grid(columns, found), Text("")]
@@ -67,17 +68,17 @@ def capacity_plot(
     colors = looks(list(results))
     fitting = {label: result for label, result in results.items() if result["fits"].any()}
     fewest = "max_load" not in summary
-    found = {row["label"]: row["replicas" if fewest else "max_load"] for row in summary.rows()}
+    found = {row["label"]: _found(row) for row in summary.rows()}
     with styled():
         figure = Figure(figsize=(8, 9), layout="constrained")
         panels = figure.subplots(4, 1, sharex=True)
         against_load(panels, fitting, colors, scenario.objectives, summary.details["tried"])
         panels[0].set_title("Against replicas" if fewest else "Against load")
-        for label, at in found.items():
+        for label, (at, _) in found.items():
             for axes in panels if at else ():
                 axes.axvline(at, color=colors[label][0], linewidth=1.4, alpha=0.6)
         handles = [
-            Line2D([], [], color=colors[label][0], marker=colors[label][1], label=_legend(label, at, summary, fitting))
+            Line2D([], [], color=colors[label][0], marker=colors[label][1], label=_legend(label, *at, summary, fitting))
             for label, at in found.items()
         ]
         figure.legend(handles=handles, loc="outside lower left", ncols=1, frameon=False, fontsize=9)
@@ -85,9 +86,16 @@ def capacity_plot(
         save(figure, file)
 
 
-def _legend(label: str, at: float, summary: Result, fitting: Collection[str]) -> str:
+def _found(row: Mapping[str, Any]) -> tuple[float, str]:
+    """The highest load, or the fewest replicas, 0 where there is none; and "≤" or "≥" where it is but a bound."""
+    if "max_load" in row:
+        return row["max_load"], "≤" if row["at_most"] else ""
+    return row["replicas"], "≥" if row["at_least"] else ""
+
+
+def _legend(label: str, at: float, bound: str, summary: Result, fitting: Collection[str]) -> str:
     """What was found of a deployment, which a vertical line shows."""
     if label not in fitting:
         return f"{label}: does not fit"
-    what = "at most" if "max_load" in summary else "at least"
+    what = " ".join(filter(None, ["highest" if "max_load" in summary else "fewest", bound]))
     return f"{label}: {what} {show_load(at, summary.details['tried'])}" if at else f"{label}: none keeps"

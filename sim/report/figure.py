@@ -23,6 +23,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 STYLE: dict[str, Any] = {
     "font.size": 10,
+    "text.parse_math": False,  # names of users are drawn as they are, dollar signs too
     "axes.titlesize": 11,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",

@@ -94,9 +94,9 @@ def show_load(value: float, unit: str) -> str:
     return _ONE.get(unit, f"1 {unit}") if value == 1 else f"{value:g} {unit}"
 
 
-def show_found(value: float) -> str:
-    """The highest load, or the fewest replicas, that keep to the objectives; 0 stands for none."""
-    return f"{value:g}" if value > 0 else "none"
+def show_found(value: float, bound: str = "") -> str:
+    """The highest load, or the fewest replicas, that keep to the objectives; 0 stands for none. bound: "≤" or "≥"."""
+    return f"{bound} {value:g}".lstrip() if value > 0 else "none"
 
 
 def bare(column: str, value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from sim.report.figure import INK, check_file, looks, save, styled
 from sim.report.labels import place_labels
@@ -40,6 +40,8 @@ def roofline_plot(
         axes.set(title=title, xlabel=_xlabel(operations), ylabel="attained FLOP/s", xscale="log", yscale="log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axes.yaxis.set_major_formatter(FuncFormatter(_power))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         _limits(axes, rows, peak_flops_per_s, bandwidth_bytes_per_s)
         labels = _operations(axes, rows, operations.rows())
         figure.draw_without_rendering()

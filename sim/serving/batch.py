@@ -64,7 +64,8 @@ def _alone(one: Asked, progress: Progress | None) -> tuple[np.ndarray, list[Outc
     if ready_s is None or thought_s is None:
         return dispatch(*one, progress)
     lanes, replica = deal(*one)
-    shares = [(ready_s[i :: len(lanes)], thought_s[replica == i]) for i in range(len(lanes))]
+    later_s = thought_s + one.served.front_s  # users see an answer when the front end has it
+    shares = [(ready_s[i :: len(lanes)], later_s[replica == i]) for i in range(len(lanes))]
     return replica, [converse(lane, *share, progress) for lane, share in zip(lanes, shares, strict=True)]
 
 

@@ -67,7 +67,7 @@ class Lane:
     prompt_tokens: np.ndarray
     output_tokens: np.ndarray
     users: int = 0
-    think_s: float = 0.0
+    think_s: float = 0.0  # from a last token to the next request of that user, with the engine's front end
     warmup: int = 0  # first requests; the inter-token latencies until the next one starts are not counted
     hashes: Hashes | None = None  # what its prompts share
 

@@ -34,7 +34,7 @@ def metrics(run: Run, limits: Mapping[str, float]) -> dict[str, float]:
     are of the whole run.
     """
     window = window_of(run)
-    done = window.within(run.finish_s)
+    done = window.done(run.finish_s)
     return {
         **_latencies(run, window),
         **_rates(run, window, done, limits),

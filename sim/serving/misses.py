@@ -12,6 +12,7 @@ from sim.report.number import show, significant
 from sim.serving.runs import Run
 from sim.serving.window import arrivals_s
 
+DOLLARS = "$/h"  # what a price is called beside "TTFT p99"
 SHORT = 5  # times the E2E p99 that arrivals must last
 Row = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ def misses(row: Row, objectives: Objectives) -> list[Miss]:
             if limit is not None and not row[name] <= limit:
                 called = _called(name)
                 told = f"{called} {show(name, row[name])} is above {show(name, limit)}".lstrip()
-                found.append(Miss(called or "$/h", row[name] / limit - 1, told))
+                found.append(Miss(called or DOLLARS, row[name] / limit - 1, told))
         found += _shares(row, objectives)
     return found
 
@@ -76,7 +77,7 @@ def _shares(row: Row, objectives: Objectives) -> list[Miss]:
 def _called(name: str) -> str:
     """ "TTFT p99" of ttft_p99_s."""
     parts = name.split("_")
-    return f"{parts[0].upper()} {parts[1]}" if len(parts) == 3 and parts[1].startswith("p") else ""
+    return f"{parts[0].upper()} {parts[1]}" if len(parts) == 3 and parts[1][1:].isdigit() else ""
 
 
 def doubt(row: Row, runs: Sequence[Run]) -> str:

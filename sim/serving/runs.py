@@ -66,10 +66,15 @@ class Run:
 
 
 def deal(served: Served, requests: Requests, context_tokens: int) -> tuple[list[Lane], np.ndarray]:
-    """A lane for each replica, which get requests (and users) in turn, and (N,) the replica of each request."""
+    """A lane for each replica, which get requests in turn, and (N,) the replica of each request.
+
+    Of a closed loop they get users in turn, and requests in proportion to them, as many for one user as for another.
+    """
     n_replicas = min(served.replicas, requests.users or served.replicas)
     fits = fitting(requests, context_tokens)
-    replica = np.where(fits, (np.cumsum(fits) - 1) % n_replicas, LONGER_THAN_CONTEXT)
+    turn = np.cumsum(fits) - 1
+    turn = turn % requests.users if requests.users else turn
+    replica = np.where(fits, turn % n_replicas, LONGER_THAN_CONTEXT)
     return lanes_of(served, requests, replica, n_replicas), replica
 
 
@@ -79,7 +84,7 @@ def fitting(requests: Requests, context_tokens: int) -> np.ndarray:
 
 
 def lanes_of(served: Served, requests: Requests, replica: np.ndarray, n_replicas: int) -> list[Lane]:
-    """A lane for each replica, of the requests that are its own."""
+    """A lane for each replica, of the requests that are its own. Users see an answer when the front end has it."""
     lanes = []
     for i in range(n_replicas):
         mine = replica == i
@@ -93,7 +98,7 @@ def lanes_of(served: Served, requests: Requests, replica: np.ndarray, n_replicas
                 prompt_tokens=prompt,
                 output_tokens=requests.output_tokens[mine],
                 users=users,
-                think_s=requests.think_s,
+                think_s=requests.think_s + served.front_s,
                 warmup=int(np.count_nonzero(mine[: requests.warmup])),
                 hashes=None if hashes is None else hashes.take(np.flatnonzero(mine), prompt),
             )

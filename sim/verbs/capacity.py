@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from sim.config import Deployment, Scenario
+from sim.config import ROUND_ROBIN, Deployment, Scenario
 from sim.errors import RoofcastError, sentence
 from sim.objectives import Objectives
 from sim.profiles import Source
@@ -19,8 +19,10 @@ from sim.serving.deployment import Served
 from sim.serving.levels import level_row, load_unit, results_of, unfit_row
 from sim.serving.misses import misses
 from sim.serving.search import Axis
+from sim.serving.trials import Trials
 from sim.traffic import Requests
 from sim.traffic.tables import DEFAULT_REQUESTS, ROUNDS_OF_USERS
+from sim.units import S_PER_HOUR
 from sim.verbs.deployments import SAME_NAME
 from sim.verbs.estimate import estimate
 from sim.verbs.plan import File, Plan, drawn, place_of, plan_of
@@ -47,19 +49,6 @@ class Capacity:
     fewest: bool
 
 
-@dataclass
-class _Search:
-    """What is known of one deployment so far."""
-
-    axis: Axis
-    rows: dict[float, dict[str, Any]] = field(default_factory=dict)
-    votes: dict[float, list[bool]] = field(default_factory=dict)  # of each replication by itself
-
-    @property
-    def wanted(self) -> list[float]:
-        return self.axis.next_values({value: row["keeps"] for value, row in self.rows.items()})
-
-
 def capacity(
     scenario: Scenario | File,
     *,
@@ -73,7 +62,8 @@ def capacity(
 
     The load is requests/s, users (each asks at least 20 times), or times the recorded rate of a trace. Grids of loads
     are simulated at once, first around what the closed form of `sim.estimate` gives, then between the highest
-    that keeps and the lowest that does not, until these are 1 % apart. All see the same random numbers.
+    that keeps and the lowest that does not, until these are 1 % apart. All see the same random numbers. Around what is
+    found it is searched again with longer runs, until these find the same, or would be too long (sim.serving.trials).
 
     fewest: instead the fewest replicas at the highest load that the scenario names. The other arguments are those of
     `sim.simulate`, as are its errors; a scenario must limit a latency.
@@ -86,16 +76,41 @@ def capacity(
     if fewest:  # more replicas cost more: that limit is not one that they can keep to
         limits = limits.model_copy(update={"max_usd_per_hour": None})
     searches = {
-        deployment.label: _Search(_axis(plan, deployment, fewest))
+        deployment.label: Trials(_axis(plan, deployment, fewest))
         for deployment in plan.scenario.deployments
         if deployment.label in plan.served
     }
+    going = dict(searches)
+    while going:
+        _search(plan, going, limits, fewest, progress)
+        searches |= going
+        longer = {label: _longer(plan, label, one, fewest) for label, one in going.items() if not one.settled}
+        going = {label: one for label, one in longer.items() if one is not None}
+    return _answer(plan, searches, fewest)
+
+
+def _search(
+    plan: Plan, searches: Mapping[str, Trials], limits: Objectives, fewest: bool, progress: Tell | None
+) -> None:
+    """Rounds, until there is nothing more to try."""
+    again = max(one.times for one in searches.values())
+    longer = f", runs up to {again:.2g} times as long" if again > 1 else ""
     for i in range(MOST_ROUNDS):
-        wanted = {label: search.wanted for label, search in searches.items()}
+        wanted = {label: one.wanted for label, one in searches.items()}
         if not any(wanted.values()):
             break
-        _round(plan, searches, wanted, limits, fewest, progress, f"round {i + 1}")
-    return _answer(plan, searches, fewest)
+        _round(plan, searches, wanted, limits, fewest, progress, f"round {i + 1}{longer}")
+
+
+def _longer(plan: Plan, label: str, one: Trials, fewest: bool) -> Trials | None:
+    """A search with longer runs; a trace ends, and a day has its hours."""
+    if plan.traffic.arrivals in ("trace", "daily"):
+        return None
+    served, (best, _) = plan.served[label], one.ends
+    assert best is not None
+    replicas = int(best) if fewest else served.replicas
+    routed = replicas > 1 and served.router != ROUND_ROBIN
+    return one.longer(replicas, len(plan.requests[plan.traffic.levels[-1]]), routed)
 
 
 def _check(plan: Plan, place: str) -> None:
@@ -107,7 +122,7 @@ def _check(plan: Plan, place: str) -> None:
 
 def _axis(plan: Plan, deployment: Deployment, fewest: bool) -> Axis:
     """Around the load that the closed form gives, or the replicas that it takes for the load of the scenario."""
-    traffic, level = plan.traffic, plan.traffic.levels[-1]
+    traffic, level, served = plan.traffic, plan.traffic.levels[-1], plan.served[deployment.label]
     rate, in_flight = _steady(plan, deployment)
     (first, *_), thinking = plan.requests[level], traffic.think_s or 0.0
     start = in_flight + rate * thinking if traffic.users else rate
@@ -115,8 +130,10 @@ def _axis(plan: Plan, deployment: Deployment, fewest: bool) -> Axis:
         lasts = first.arrival_s[-1] - first.arrival_s[0]
         start = rate * lasts / len(first) * level if lasts > 0 else 1.0
     if fewest:
-        need = plan.served[deployment.label].replicas * level / start
+        need = served.replicas * level / start
         return Axis(min(max(need, 1), MOST_REPLICAS), 1, MOST_REPLICAS, whole=True, rising=False)
+    if served.usd_per_device_s * served.n_devices * S_PER_HOUR > (plan.scenario.objectives.max_usd_per_hour or np.inf):
+        return Axis(traffic.levels[0], traffic.levels[0], traffic.levels[0])  # too dear at any load: one tells
     if traffic.users:
         return Axis(min(max(start, 1), MOST_USERS), 1, MOST_USERS, whole=True)
     return Axis(start, start / 2**12, MOST_RATE)
@@ -141,55 +158,60 @@ def _steady(plan: Plan, deployment: Deployment) -> tuple[float, float]:
 
 
 def _round(
-    plan: Plan, searches: Mapping[str, _Search], wanted: Mapping[str, list[float]], limits: Objectives, fewest: bool,
+    plan: Plan, searches: Mapping[str, Trials], wanted: Mapping[str, list[float]], limits: Objectives, fewest: bool,
     progress: Tell | None, what: str,
 ) -> None:  # fmt: skip
     """Simulates all that is wanted in one batch, and notes it."""
-    loads = sorted({value for values in wanted.values() for value in values})
     level = plan.traffic.levels[-1]
-    requests = dict.fromkeys(loads, plan.requests[level]) if fewest else {at: _requests(plan, at) for at in loads}
+    of = {label: [level if fewest else value for value in values] for label, values in wanted.items()}
+    loads = {(at, searches[label].times) for label in wanted for at in of[label]}
+    requests = {load: _requests(plan, *load) for load in sorted(loads)}
     asked = [
         Asked(_copies(plan.served[label], value if fewest else None), one, plan.longest(plan.served[label]))
         for label, values in wanted.items()
-        for value in values
-        for one in requests[value]
+        for value, at in zip(values, of[label], strict=True)
+        for one in requests[at, searches[label].times]
     ]
     runs = iter(serve_runs(asked, progress, what))
     for label, values in wanted.items():
-        for value in values:
-            own = [next(runs) for _ in requests[value]]
+        search = searches[label]
+        for value, at in zip(values, of[label], strict=True):
+            own = [next(runs) for _ in requests[at, search.times]]
             row = level_row(value, own, limits)
-            searches[label].rows[value] = row | {"over": {miss.name: miss.part for miss in misses(row, limits)}}
+            search.rows[value] = row | {"over": {miss.name: miss.part for miss in misses(row, limits)}}
             alone = own if len(own) > 1 else []
-            searches[label].votes[value] = [level_row(value, [run], limits)["keeps"] for run in alone]
+            search.votes[value] = [level_row(value, [run], limits)["keeps"] for run in alone]
 
 
 def _copies(served: Served, n: float | None) -> Served:
     return served if n is None else served.with_replicas(int(n))
 
 
-def _requests(plan: Plan, load: float) -> list[Requests]:
-    """The requests of one load, in each replication."""
+def _requests(plan: Plan, load: float, times: float) -> list[Requests]:
+    """The requests of one load, in each replication, of runs so many times as long."""
     traffic = plan.traffic
     if traffic.users:
         n = max(traffic.n_requests or DEFAULT_REQUESTS, ROUNDS_OF_USERS * int(load))
-        changes: dict[str, Any] = {"users": (int(load),), "n_requests": n}
+        changes: dict[str, Any] = {"users": (int(load),), "n_requests": round(n * times)}
     else:
         changes = {"time_scale" if traffic.arrivals == "trace" else "requests_per_s": (load,)}
+        if times > 1 and traffic.most_requests is not None:
+            changes["n_requests"] = round(traffic.most_requests * times)
+        if times > 1 and traffic.duration_s is not None:
+            changes["duration_s"] = traffic.duration_s * times
     (found,) = drawn(plan.scenario, traffic.model_copy(update=changes), plan.folder).values()
     return found
 
 
-def _answer(plan: Plan, searches: Mapping[str, _Search], fewest: bool) -> Capacity:
+def _answer(plan: Plan, searches: Mapping[str, Trials], fewest: bool) -> Capacity:
     unit = "replicas" if fewest else load_unit(plan.traffic)
     results, found = {}, {}
     for deployment in plan.scenario.deployments:
         label = deployment.label
         if label in searches:
-            search = searches[label]
-            rows = [{k: v for k, v in search.rows[at].items() if k != "over"} for at in sorted(search.rows)]
-            ends = search.axis.ends({value: row["keeps"] for value, row in search.rows.items()})
-            found[label] = Found(search.rows, search.votes, *ends, plan.served[label], bool(search.wanted))
+            rows = [{k: v for k, v in row.items() if k != "over"} for row in searches[label].all_rows()]
+            most = plan.scenario.objectives.max_usd_per_hour if fewest else None
+            found[label] = Found(searches[label], plan.served[label], most)
         else:
             rows = [unfit_row(plan.traffic.levels[-1], plan.unfit[label])]
         results[label] = replace(results_of(rows, unit), provenance=plan.provenance(label, searched=True))
