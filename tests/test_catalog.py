@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import sim
 from sim import catalog
 from sim.catalog.lookup import fold, labels
 from sim.errors import RoofcastError
@@ -101,6 +102,18 @@ def test_machines_that_only_the_guide_names_say_so_and_name_the_nearest():
     for device in guide:
         assert catalog.machine(device.nearest).device.status == "exists"
         assert "never sold" in catalog.machine(device.id).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("machine", "joined"),
+    [
+        ("8x-h100", "NVLink4, NVSwitch"),
+        ("16x-h100", "NVLink4, NVSwitch, 2 nodes at 50 GB/s a device each way between them"),
+    ],
+)
+def test_what_joins_the_nodes_is_told_where_there_are_several(machine: str, joined: str) -> None:
+    told = sim.estimate("gpt-oss-120b", machine).provenance
+    assert f"hardware: {machine.partition('x')[0]} x NVIDIA H100 SXM 80GB over {joined}" in told
 
 
 def test_an_unnamed_memory_size_is_noted():

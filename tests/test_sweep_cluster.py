@@ -19,6 +19,7 @@ from sim.sweeps.cluster import cluster
 from sim.sweeps.compiled import keep_compiled
 from sim.sweeps.run import in_process, run
 from sim.sweeps.store import Store, packed
+from sim.verbs.sweep import sweep
 from tests.sweeps import N_BLOCKS, begun, deadly, noted, parts_of, small_plan
 
 dask = pytest.importorskip("dask")
@@ -152,14 +153,35 @@ def test_a_worker_with_another_catalogue_is_refused(plan, address, monkeypatch):
         ("100000", "worker processes, 8 for each core, found 100000; hint: take .*, or a scheduler's address"),
         ("9" * 5000, "found 9999.*; hint: take"),
         ("tcp://127.0.0.1:9", "cluster 'tcp://127.0.0.1:9': no scheduler answers .*; hint: start one: dask scheduler"),
-        ("nonsense://x", "no scheduler answers"),
-        ("-1", "no scheduler answers"),
     ],
 )
 def test_a_cluster_that_is_none_is_a_sentence(plan, monkeypatch, where, said):
     monkeypatch.setattr(clusters, "WAIT_S", 1)
     with pytest.raises(RoofcastError, match=said), cluster(where, plan, parts_of):
         pass
+
+
+@pytest.mark.parametrize(
+    "where, said",
+    [
+        (
+            "http://10.0.0.1:8786",
+            "speaks 'http', not tcp or tls; hint: give a number of worker processes, or an address",
+        ),
+        ("10.0.0.1", "lacks a port"),
+        ("10.0.0.1:", "lacks a port"),
+        (":8786", "lacks a host"),
+        ("10.0.0.1:99999", "no address of a scheduler .Port out of range"),
+        ("10.0.0.1:eight", "no address of a scheduler .Port could not be cast"),
+        ("a b:8786", "no host is called 'a b'"),
+        ("-1", "cluster '-1': is no address of a scheduler"),
+        ("tcp://[::1:8786", "no address of a scheduler .Invalid IPv6"),
+        (2.5, "cluster '2.5': is no address of a scheduler"),
+    ],
+)
+def test_what_can_be_no_address_is_refused_before_anything_is_planned(where, said):
+    with pytest.raises(RoofcastError, match=said):
+        sweep({"name": "x", "axes": {"model": "gpt-oss-20b", "hardware": "h100"}}, cluster=where)
 
 
 def test_without_the_package_the_extra_is_named(plan, monkeypatch):

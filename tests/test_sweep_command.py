@@ -63,8 +63,8 @@ def test_the_file_and_the_options_reach_the_verb(run: Run, path: str, verb: Simp
     assert verb.given == {} and verb.spec == path
     words = ["--by", "hardware,model,model", "--top", "3", "--profile", "none", "--verify", "--keep", "all"]
     assert run("sweep", path, *words, "--out", "kept", "--cluster", "4")[0] == 0
-    assert (verb.spec.by, verb.spec.top, verb.spec.profile) == (("hardware", "model"), 3, "none")
-    assert verb.given == {"out": "kept", "keep": "all", "cluster": 4, "verify": True}
+    given = {"by": ["hardware", "model", "model"], "top": 3, "profile": "none"}
+    assert verb.spec == path and verb.given == given | {"out": "kept", "keep": "all", "cluster": 4, "verify": True}
     assert run("sweep", path, "--cluster", "tcp://scheduler:8786")[0] == 0
     assert verb.given == {"cluster": "tcp://scheduler:8786"}
 
@@ -85,7 +85,8 @@ def test_tables_that_were_asked_for_follow(run: Run, path: str, verb: SimpleName
            "at": 12345.67, "low": 4.0, "high": 131072.0, "before": "moe-a", "after": "dense-b"}  # fmt: skip
     found = table([row])
     slopes = [{"index": 7, "model": "moe-a", "hardware": "h100-sxm", "parameter": name,
-               "output_tokens_per_s_elasticity": 0.8, "usd_per_mtok_elasticity": -0.8}
+               "output_tokens_per_s_elasticity": 0.8, "usd_per_mtok_elasticity": -0.8,
+               "tpot_s_elasticity": -0.7, "ttft_s_elasticity": None}
               for name in ("bandwidth", "price")]  # fmt: skip
     verb.answer = sweep_answer(crossovers=found, sensitivities=table(slopes))
     out = run("sweep", path)[1]
@@ -94,6 +95,8 @@ def test_tables_that_were_asked_for_follow(run: Run, path: str, verb: SimpleName
     told = out.partition("Sensitivities: percent more tok/s for one percent more\n")[2].splitlines()
     assert told[0] == "all: model moe-a, hardware h100-sxm"
     assert (told[1].split(), told[2].split()) == (["bandwidth", "price"], ["+0.80", "+0.80"])
+    drawn = {line.split()[3]: told[i + 3].split() for i, line in enumerate(told) if "percent more" in line}
+    assert drawn == {"$/Mtok": ["-0.80"] * 2, "TPOT": ["-0.70"] * 2, "TTFT": ["-"] * 2}
     body = json.loads(run("sweep", path, "--format", "json")[1])
     assert body["crossovers"]["rows"] == found.rows()
 
@@ -184,7 +187,7 @@ def test_a_whole_sweep(run: Run, path: str, tmp_path: Path) -> None:
     ("words", "problem"),
     [
         (["--top", "0"], "sweep --top: expected a whole number from 1"),
-        (["--top", "100000"], "sweep --top: expected at most 10000, found 100000"),
+        (["--top", "100000"], "sweep --top: expected a whole number from 1 to 10000, found 100000"),
         (["--by", "modl"], "sweep --by: no axis is called 'modl'; hint: did you mean model?"),
         (["--by", ","], "sweep --by: expected names separated by commas"),
         (["--keep", "frnt"], "sweep --keep: expected front, feasible, all, got 'frnt'; hint: did you mean front?"),

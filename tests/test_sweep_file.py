@@ -17,7 +17,7 @@ from sim import catalog
 from sim.engines import engines
 from sim.errors import RoofcastError
 from sim.params import is_moe
-from sim.sweeps.file import load_sweep
+from sim.sweeps.file import answering, load_sweep
 from sim.sweeps.plan import plan
 from sim.sweeps.spec import AXES, Spec
 from tests.test_config import document
@@ -210,6 +210,43 @@ def test_axes_that_explode_are_named() -> None:
     assert "concurrency 90,000" in text and "hint: give prompt_tokens fewer values" in text
     raw = changed(("axes.concurrency", long), ("axes.prompt_tokens", {**long, "to": 100}), ("answers.by", AXES))
     assert any("answers.by: " in text and "groups explode" in text for text in problems(raw))
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "kept"),
+    [
+        (["h100", "h100-sxm", "H100 SXM 80GB"], {}, 1),
+        (["8x-h100", "8x h100-sxm", "DGX H100"], {}, 1),
+        (["h100", "8x-h100"], {}, 2),
+        (["h100", "8x-h100"], {"gpus": [1, 2]}, 1),
+        (["m3-ultra-96gb", "m3-ultra-256gb"], {"gpus": [1]}, 2),
+    ],
+)
+def test_a_machine_counts_once_by_however_many_names(names: list[str], more: dict[str, Any], kept: int) -> None:
+    axes = {"model": "gpt-oss-20b", "hardware": names, **more}
+    assert load_sweep({"name": "x", "axes": axes}).hardware == tuple(names[:kept])
+
+
+def test_a_caller_answers_otherwise_than_the_file() -> None:
+    spec = load_sweep(VALID)
+    assert answering(spec) == spec
+    own = answering(spec, by=["hardware", "model", "model"], top=3, profile="none")
+    assert (own.by, own.top, own.profile) == (("hardware", "model"), 3, "none")
+    assert answering(spec, by="weights").by == ("weights",) and answering(spec, by=()).by == ()
+    with pytest.raises(RoofcastError) as caught:
+        answering(spec, by=["modl", 3], top=True)
+    assert caught.value.problems == (
+        "by: no axis is called 'modl'; hint: did you mean model?",
+        f"by: no axis is called '3'; hint: axes are {', '.join(AXES)}",
+        "top: expected a whole number from 1 to 10000, found True",
+    )
+
+
+def test_groups_that_a_caller_asks_for_may_explode_as_well() -> None:
+    many = {"from": 1, "to": 90_000, "step": 1}
+    spec = load_sweep(changed(("axes.concurrency", many), ("axes.prompt_tokens", {**many, "to": 100})))
+    with pytest.raises(RoofcastError, match=r"^sweep --by: 9e.06 groups explode the sweep.*give concurrency fewer"):
+        answering(spec, by=("concurrency", "prompt_tokens"), dash="sweep --")
 
 
 def test_a_budget_below_the_cheapest_deployment_contradicts_the_axes() -> None:

@@ -29,6 +29,11 @@ class Machine:
     host: HostRow | None
     notes: tuple[str, ...]
 
+    @property
+    def parts(self) -> tuple[str, float, int]:
+        """What tells machines apart: their device, its memory, and how many there are, which settles the link."""
+        return self.device.id, self.device.memory_bytes, self.n_devices
+
 
 def parse_machine(
     name: str, devices: Mapping[str, DeviceRow], systems: Mapping[str, SystemRow], hosts: Mapping[str, HostRow]

@@ -6,7 +6,6 @@ import argparse
 import csv
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from sim.commands.deployment import add_profile
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from sim.sweeps.spec import Spec
     from sim.verbs.sweep import Sweep
 
-_KEYWORDS = {name: name for name in ("out", "keep", "cluster", "verify", "sensitivities")}
+_KEYWORDS = {name: name for name in ("out", "keep", "cluster", "verify", "sensitivities", "by", "top", "profile")}
 
 
 def configure(parser: Parser) -> None:
@@ -54,16 +53,17 @@ def _cluster(text: str) -> int | str | Bad:
 
 def execute(args: argparse.Namespace) -> int:
     """Sweep and print; 1 if nothing keeps to the limits."""
+    from sim.sweeps.file import answering, load_sweep
+
     check_pictures(args.plot)
-    spec = _spec(args)
+    spec = answering(load_sweep(args.sweep), args.by, args.top, args.profile, dash="sweep --")
     if args.dry_run:
         return _dry_run(args, spec)
     from sim.report.progress import progress_bar
     from sim.verbs.sweep import sweep
 
-    asked = spec if args.by or args.top or args.profile is not None else args.sweep
     with progress_bar(rate=True) as tell:
-        answer = sweep(asked, progress=tell, **call_arguments(args, _KEYWORDS))
+        answer = sweep(args.sweep, progress=tell, **call_arguments(args, _KEYWORDS))
     if args.format == "json":
         print_json(_document(answer))
     elif args.format == "csv":
@@ -80,18 +80,6 @@ def execute(args: argparse.Namespace) -> int:
         sweep_plot(answer, args.plot)
         print_notes([f"wrote {args.plot}"])
     return 0 if answer.top.rows() else 1
-
-
-def _spec(args: argparse.Namespace) -> Spec:
-    """The file's sweep with what the command line says in place of it."""
-    from sim.sweeps.file import check_axis, check_top, load_sweep
-
-    spec = load_sweep(args.sweep)
-    if args.by:
-        spec = replace(spec, by=tuple(dict.fromkeys(check_axis(name, "sweep --by") for name in args.by)))
-    if args.top:
-        spec = replace(spec, top=check_top(args.top, "sweep --top"))
-    return spec if args.profile is None else replace(spec, profile=args.profile)
 
 
 def _dry_run(args: argparse.Namespace, spec: Spec) -> int:

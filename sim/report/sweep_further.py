@@ -14,7 +14,7 @@ from sim.report.table import Column, grid
 from sim.results import Result
 from sim.sweeps.spec import AXES
 
-_ELASTIC = ("output_tokens_per_s", "usd_per_mtok")
+_ELASTIC = ("output_tokens_per_s", "usd_per_mtok", "tpot_s", "ttft_s")
 _LATENCIES = {"ttft": "TTFT", "tpot": "TPOT"}
 _CROSSING = (Column("low", "from"), Column("high", "to"), Column("at", "at"), Column("event", "what happens"))
 _AT = (
@@ -49,7 +49,7 @@ def event(row: dict[str, Any]) -> str:
 
 
 def sensitivity_table(result: Result, title: str) -> RenderableType:
-    """A row for each cell: percent of tokens/s, then of $/Mtok, for one percent more of each parameter."""
+    """A table for each figure, a row for each cell: percent of the figure for one percent more of each parameter."""
     cells: dict[int, dict[str, Any]] = {}
     for row in result.rows():
         cell = cells.setdefault(row["index"], row)

@@ -10,9 +10,11 @@ import itertools
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any
+from urllib.parse import urlsplit
 
 from sim import profiles
 from sim.errors import RoofcastError, clipped, sentence, shown
@@ -27,6 +29,7 @@ from sim.sweeps.run import Evaluate, NowKnown, Source
 AHEAD = 2  # blocks that a worker is given at a time, so that it need not wait for the next
 PER_CORE = 8  # worker processes, at most: each has several hundred MB, and they only share the core
 WAIT_S = 20
+SCHEMES = ("tcp", "tls")
 GONE = sentence("the scheduler is gone", "cluster", "start it, and the same command again")
 
 Make = Callable[[Plan], Evaluate]
@@ -52,12 +55,35 @@ def cluster(where: str | int, plan: Plan, make: Make) -> Iterator[Source]:
         yield functools.partial(_finished, client, job)
 
 
-def check_workers(where: str | int) -> None:
-    """Raises RoofcastError for a number of worker processes that this machine cannot use; an address passes."""
+def check_cluster(where: str | int) -> None:
+    """Raises RoofcastError for a number of worker processes that this machine cannot use, or what is no address."""
     cores, text = os.cpu_count() or 1, str(where)
     if text.isdecimal() and not (len(text) < 10 and 1 <= int(text) <= PER_CORE * cores):
         what = f"expected 1 to {PER_CORE * cores} worker processes, {PER_CORE} for each core, found {clipped(text)}"
         raise RoofcastError(sentence(what, "cluster", f"take {cores}, or a scheduler's address for more machines"))
+    if not text.isdecimal():
+        _check_address(text)
+
+
+def _check_address(text: str) -> None:
+    """Raises RoofcastError where no scheduler can have the address, which a connection would find out by waiting."""
+    hint = "give a number of worker processes, or an address such as tcp://10.0.0.1:8786"
+    try:
+        parts = urlsplit(text if "://" in text else f"tcp://{text}")
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
+    except ValueError as error:
+        raise RoofcastError(
+            sentence(f"is no address of a scheduler ({error})", f"cluster {shown(text)}", hint)
+        ) from None
+    missing = "a port" if not port else "a host" if not host else ""
+    what = f"speaks {shown(scheme)}, not {' or '.join(SCHEMES)}" if scheme not in SCHEMES else f"lacks {missing}"
+    if missing or scheme not in SCHEMES:
+        raise RoofcastError(sentence(f"is no address of a scheduler: it {what}", f"cluster {shown(text)}", hint))
+    try:
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:
+        what = f"no host is called {shown(host)} ({error})"
+        raise RoofcastError(sentence(what, f"cluster {shown(text)}", "give its IP address")) from None
 
 
 @contextlib.contextmanager
@@ -65,17 +91,17 @@ def _client(where: str | int) -> Iterator[Any]:
     from distributed import Client, LocalCluster
     from distributed.utils import silence_logging_cmgr
 
+    check_cluster(where)
     text = str(where)
     if not text.isdecimal():
         try:
             client = Client(text, timeout=WAIT_S, set_as_default=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:  # TypeError: tls, where Dask has no certificates
             what = f"no scheduler answers ({error or type(error).__name__})"
             raise RoofcastError(sentence(what, f"cluster {shown(text)}", "start one: dask scheduler")) from None
         with silence_logging_cmgr(logging.CRITICAL), client:
             yield client
         return
-    check_workers(where)
     _start_tracker()
     with (
         LocalCluster(

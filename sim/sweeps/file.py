@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from sim import catalog
 from sim.bounds import MOST_CELLS
 from sim.errors import RoofcastError, did_you_mean, sentence, shown
 from sim.fields import Names, Table, Text
 from sim.profiles import PRIORS
+from sim.profiles import Source as Profile
 from sim.sweeps.slices import expand
 from sim.sweeps.spec import AXES, LENGTH_AXES, NAME_AXES, OBJECTIVES, Spec
 from sim.sweeps.tables import MOST_TOP, Answers, Axes, Crossover, Limits, Range, SweepFile
@@ -85,19 +88,37 @@ def _lost(raw: dict[str, Any], file: SweepFile) -> set[str]:
     return set(asked if isinstance(asked, dict) else AXES) - file.axes.model_fields_set
 
 
-def check_axis(name: str, where: str = "") -> str:
-    """The name, if it is that of an axis; else RoofcastError with the nearest ones."""
-    if name not in AXES:
-        hint = did_you_mean(name, AXES) or f"axes are {', '.join(AXES)}"
-        raise RoofcastError(sentence(f"no axis is called {shown(name)}", where, hint))
-    return name
+def answering(
+    spec: Spec, by: Sequence[str] | str | None = None, top: int | None = None, profile: Profile = None, dash: str = ""
+) -> Spec:
+    """The sweep with what a caller says in place of its file; dash: what stands before a name where it is an option.
+
+    Raises RoofcastError with all that is wrong.
+    """
+    problems: list[str] = []
+    given: dict[str, Any] = {} if profile is None else {"profile": profile}
+    if by is not None:
+        given["by"], wrong = _groups(by, spec.axes)
+        problems += [sentence(what, f"{dash}by", hint) for what, hint in wrong]
+    if top is not None:
+        given["top"] = top
+        if type(top) is not int or not 1 <= top <= MOST_TOP:
+            problems.append(sentence(f"expected a whole number from 1 to {MOST_TOP}, found {shown(top)}", f"{dash}top"))
+    if problems:
+        raise RoofcastError(*problems)
+    return replace(spec, **given)
 
 
-def check_top(top: int, where: str) -> int:
-    """The number of configurations to rank, if it is not beyond bounds; else RoofcastError."""
-    if top > MOST_TOP:
-        raise RoofcastError(sentence(f"expected at most {MOST_TOP}, found {top}", where))
-    return top
+def _groups(by: Any, axes: Mapping[str, tuple]) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """(the axes to group by, each once; what is wrong with them, with hints)."""
+    names = [by] if isinstance(by, str) else list(by) if isinstance(by, Iterable) else [by]
+    names = list(dict.fromkeys(name if isinstance(name, str) else shown(name) for name in names))
+    unknown = [name for name in names if name not in AXES]
+    return tuple(names), [_no_axis(name) for name in unknown] or _explosion(axes, names, MOST_GROUPS, "groups")
+
+
+def _no_axis(name: str) -> tuple[str, str]:
+    return f"no axis is called {shown(name)}", did_you_mean(name, AXES) or f"axes are {', '.join(AXES)}"
 
 
 def _with_values(raw: dict[str, Any], problems: Problems) -> dict[str, Any]:
@@ -143,15 +164,29 @@ def _spec(file: SweepFile, lost: set[str], problems: Problems, folder: Path) -> 
             n_problems = len(problems.found)
             axes[name] = tuple(dict.fromkeys(_names(name, given, problems) if name in NAME_AXES else given))
             lost = lost | {name} if len(problems.found) > n_problems else lost
-    _check_size(axes, file.answers.by, problems)
+    if "hardware" not in lost:
+        axes["hardware"] = _once(axes["hardware"], counted="gpus" in axes)
+    for too_many in _explosion(axes, axes, MOST_CELLS, "configurations"):
+        problems.add(("axes",), *too_many)
     if not lost:
         _check_limits(file, problems)
+    for wrong in _groups(file.answers.by, axes)[1]:
+        problems.add(("answers", "by"), *wrong)
     single = {name for name in AXES if len(axes.get(name, ())) < 2} - lost
     answers, profile = _answers(file.answers, single, problems), file.profile
     own = None if profile is None else profile if profile == PRIORS else str(folder / profile)
     limits = file.limits.model_dump(exclude_none=True)
     given: dict[str, Any] = {**axes, **answers}
     return Spec(file.name, limits=limits, pay=file.pay, profile=own, **given)
+
+
+def _once(names: tuple[str, ...], counted: bool) -> tuple[str, ...]:
+    """Machines without those that another name has named before; counted: an axis of their numbers says how many."""
+    parts = {name: catalog.machine(name).parts for name in names}
+    first: dict[tuple, str] = {}
+    for name, (device, memory, n_devices) in parts.items():
+        first.setdefault((device, memory, None if counted else n_devices), name)
+    return tuple(first.values())
 
 
 def _names(axis: str, given: tuple[str, ...], problems: Problems) -> list[str]:
@@ -168,13 +203,12 @@ def _extend(found: list[str], axis: str, name: str) -> None:
 def _answers(answers: Answers, single: set[str], problems: Problems) -> dict[str, Any]:
     """Fields of the Spec, with a problem for each axis or objective that there is none of. single: of one value."""
     crossover = tuple((c.along, c.between, c.objective or answers.minimize[0]) for c in answers.crossover)
-    for name in answers.by:
-        problems.add_unknown(("answers", "by"), check_axis, name)
     for objective in answers.minimize:
         problems.add_unknown(("answers", "minimize"), _check_objective, objective)
     for i, (along, between, objective) in enumerate(crossover):
-        problems.add_unknown(("answers", "crossover", i, "along"), check_axis, along)
-        problems.add_unknown(("answers", "crossover", i, "between"), check_axis, between)
+        for place, name in (("along", along), ("between", between)):
+            if name not in AXES:
+                problems.add(("answers", "crossover", i, place), *_no_axis(name))
         if answers.crossover[i].objective:
             problems.add_unknown(("answers", "crossover", i, "objective"), _check_objective, objective)
         if along in AXES and along not in (*LENGTH_AXES, "concurrency"):
@@ -196,16 +230,14 @@ def _check_objective(name: str) -> None:
         raise RoofcastError(sentence(f"nothing to minimize is called {shown(name)}", hint=hint))
 
 
-def _check_size(axes: Mapping[str, tuple], by: tuple[str, ...], problems: Problems) -> None:
-    counts = {name: len(values) for name, values in axes.items() if len(values) > 1}
-    for place, names, most, what in (
-        (("axes",), tuple(counts), MOST_CELLS, "configurations"), (("answers", "by"), by, MOST_GROUPS, "groups"),
-    ):  # fmt: skip
-        sizes = {name: counts[name] for name in names if name in counts}
-        if prod(sizes.values()) > most:
-            product = " x ".join(f"{name} {n:,}" for name, n in sorted(sizes.items(), key=lambda item: -item[1]))
-            many = f"{prod(sizes.values()):.2g} {what} explode the sweep, of at most {most:.0e}: {product}"
-            problems.add(place, many, f"give {max(sizes, key=lambda name: sizes[name])} fewer values")
+def _explosion(axes: Mapping[str, tuple], names: Iterable[str], most: float, what: str) -> list[tuple[str, str]]:
+    """Nothing; or what to say, with a hint, where the axes have more combinations than that."""
+    sizes = {name: len(axes[name]) for name in names if len(axes.get(name, ())) > 1}
+    if prod(sizes.values()) <= most:
+        return []
+    product = " x ".join(f"{name} {n:,}" for name, n in sorted(sizes.items(), key=lambda item: -item[1]))
+    many = f"{prod(sizes.values()):.2g} {what} explode the sweep, of at most {most:.0e}: {product}"
+    return [(many, f"give {max(sizes, key=lambda name: sizes[name])} fewer values")]
 
 
 def _check_limits(file: SweepFile, problems: Problems) -> None:

@@ -71,7 +71,7 @@ class Plan:
         levels = self.n_concurrency
         most = max(min(BLOCK_STATES, BLOCK_CELLS // len(self.prices)) // levels, 1)
         n_lengths = min(len(self.lengths), most)
-        return max(min(np.count_nonzero(self.live), most // n_lengths), 1), n_lengths
+        return max(min(int(np.count_nonzero(self.live)), most // n_lengths), 1), n_lengths
 
     @cached_property
     def blocks(self) -> tuple[Block, ...]:

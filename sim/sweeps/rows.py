@@ -115,7 +115,7 @@ class _Builder:
             return self._refuse(laid)
         which = (
             self.models.place((model, weights, kv, run.id), lambda: lower_model(row, plan, kv_format(kv), run)),
-            self.devices.place((*_device(machine), run.id), lambda: lower_device(machine, run)),
+            self.devices.place((*machine.parts, run.id), lambda: lower_device(machine, run)),
             self._engine(run, machine, row),
         )
         return which, self._numbers(run, machine, layout, (budget, seqs, frac))
@@ -138,7 +138,7 @@ class _Builder:
         return self.engines.place(key, lambda: lower_engine(run, machine, self.profile, kind))
 
     def _numbers(self, run: EngineRow, machine: Machine, layout: Parallel, own: tuple) -> tuple[float, ...]:
-        key = (run.id, *_device(machine), layout, own)
+        key = (run.id, *machine.parts, layout, own)
         if key not in self.numbers:
             self.numbers[key] = self._counted(run, machine, layout, own)
         return self.numbers[key]
@@ -158,11 +158,6 @@ class _Builder:
 
     def _refuse(self, key: tuple) -> None:
         self.refused[self.known[key][1]] += 1
-
-
-def _device(machine: Machine) -> tuple[str, float, int]:
-    """What tells machines apart: their device, its memory, and how many there are, which settles the link."""
-    return machine.device.id, machine.device.memory_bytes, machine.n_devices
 
 
 def rows_of(spec: Spec, progress: Tell | None = None) -> Rows:

@@ -8,6 +8,7 @@ import numpy as np
 
 from kernels.types import OPERATIONS
 from sim import errors, profiles, units
+from sim.catalog import Machine
 from sim.engines import efficiency
 from sim.intervals import BOUNDED, bounds, check_level, end, note
 from sim.point import Answer, evaluate
@@ -210,13 +211,21 @@ def title(request: Request) -> str:
     return f"{request.model.name}, {request.plan.name}, on {request.machine.device.name} with {request.engine.name}"
 
 
+def _links(machine: Machine) -> str:
+    """What joins the devices of a node, and what joins the nodes where there are several."""
+    within = machine.link.type
+    if machine.nodes == 1:
+        return within
+    return f"{within}, {machine.nodes} nodes at {machine.scale_out_gb_per_s:g} GB/s a device each way between them"
+
+
 def provenance(request: Request) -> tuple[str, ...]:
     """Where the figures come from: rows, formats, efficiencies, price, and what was assumed."""
     row, device, runs = request.model, request.machine.device, request.engine
     _, used = efficiency(runs.id, device)
     return (
         f"model: {row.name} ({row.confidence}; {'; '.join(row.sources)})",
-        f"hardware: {request.machine.n_devices} x {device.name} over {request.machine.link.type}",
+        f"hardware: {request.machine.n_devices} x {device.name} over {_links(request.machine)}",
         f"engine: {runs.name} {runs.version}; weights {request.plan.name}, KV cache {request.kv} bit",
         *(f"efficiency ({e.confidence}, engine {e.engine}, device {e.device}): {e.source}" for e in used),
         profiles.provenance(request.profile, runs.id, device),

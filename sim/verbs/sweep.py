@@ -6,24 +6,25 @@ import contextlib
 import functools
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from sim import profiles
 from sim.errors import RoofcastError, sentence, shown
 from sim.files import write_whole
 from sim.request import build
 from sim.results import Result
 from sim.sweeps.blocks import Sweeper, reason_names
 from sim.sweeps.cells import to_parquet
-from sim.sweeps.cluster import check_workers
+from sim.sweeps.cluster import check_cluster
 from sim.sweeps.cluster import cluster as workers
 from sim.sweeps.compiled import keep_compiled
 from sim.sweeps.cost import first_and_again
 from sim.sweeps.crossover import crossover
-from sim.sweeps.file import load_sweep
+from sim.sweeps.file import answering, load_sweep
 from sim.sweeps.kept import kept_cells
 from sim.sweeps.manifest import manifest
 from sim.sweeps.parts import Part
@@ -80,6 +81,9 @@ def sweep(
     cluster: int | str | None = None,
     verify: bool = False,
     sensitivities: bool = False,
+    by: Sequence[str] | str | None = None,
+    top: int | None = None,
+    profile: profiles.Source = None,
     progress: Tell | None = None,
 ) -> Sweep:
     """Evaluates every combination of the axes of a sweep: its file, its tables as a mapping, or a Spec.
@@ -87,18 +91,16 @@ def sweep(
     out: a folder for the results; the same call goes on where one was stopped. keep: the cells stored there as
     Parquet: "front" (the tables only), "feasible" or "all". cluster: so many worker processes, or the address of a
     scheduler. verify: cells of the front are simulated request by request, too; sensitivities: adds elasticities.
+    by, top and profile (a file, "none" or a Profile) stand in place of what the file says.
     Every figure is that of `sim.estimate` with the same arguments, to float32's rounding.
 
     Raises RoofcastError with all that is wrong with the axes, or with the folder.
     """
-    if keep not in KEEP:
-        raise RoofcastError(sentence(f"expected {', '.join(KEEP)}, found {shown(keep)}", "keep"))
-    if keep != "front" and out is None:
-        raise RoofcastError(sentence(f"{keep} cells are stored in a folder", "keep", "give out as well"))
+    _check_keep(keep, out)
     if cluster is not None:
-        check_workers(cluster)
+        check_cluster(cluster)
     keep_compiled()
-    spec = source if isinstance(source, Spec) else load_sweep(source)
+    spec = answering(source if isinstance(source, Spec) else load_sweep(source), by, top, profile)
     planned = plan(spec, progress)
     planned = planned.whole() if keep == "all" else planned
     file = None if isinstance(source, Mapping | Spec) else source
@@ -119,6 +121,13 @@ def sweep(
         if out is not None:
             write_tables(found, out)
     return further(found, sensitivities, verify, progress)
+
+
+def _check_keep(keep: Keep, out: str | os.PathLike[str] | None) -> None:
+    if keep not in KEEP:
+        raise RoofcastError(sentence(f"expected {', '.join(KEEP)}, found {shown(keep)}", "keep"))
+    if keep != "front" and out is None:
+        raise RoofcastError(sentence(f"{keep} cells are stored in a folder", "keep", "give out as well"))
 
 
 def further(found: Sweep, sensitivities: bool, verify: bool, progress: Tell | None) -> Sweep:
