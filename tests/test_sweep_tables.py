@@ -11,6 +11,7 @@ from rich.console import Console, RenderableType
 from sim.report.sweep import speed_line, sweep_view
 from sim.report.sweep_further import event, sensitivity_table, verified_table
 from sim.report.sweep_table import rows_table, same_everywhere
+from sim.sweeps.sensitivity import FIGURES
 from sim.sweeps.spec import AXES, Spec
 from tests.sweep_fakes import figures, sweep_answer, sweep_spec, table
 
@@ -95,7 +96,7 @@ def test_numbers_are_never_folded_and_nothing_is_cut_at_80_columns() -> None:
 
 def test_what_comes_after_the_tables_tells_rows_apart_too() -> None:
     basis = {"model": "moe-a", "hardware": "h100-sxm", "parameter": "price",
-             "output_tokens_per_s_elasticity": 0.5, "usd_per_mtok_elasticity": 0.5}  # fmt: skip
+             **dict.fromkeys((f"{name}_elasticity" for name in FIGURES), 0.5)}  # fmt: skip
     rows = [basis | {"index": i, "usd_factor": factor, "concurrency": 8} for i, factor in enumerate((0.5, 2.0))]
     text = printed(sensitivity_table(table(rows), "Sensitivities"))
     assert "factor" in text and "   0.5  " in text and "all: model moe-a, hardware h100-sxm, 8 concurrent users" in text
