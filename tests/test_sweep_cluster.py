@@ -48,8 +48,10 @@ def compiled(monkey, tmp_path_factory):
     """Where this process and its workers keep compiled programs."""
     monkey.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     jax.clear_caches()  # so that this process compiles into the folder what other tests have compiled before
-    yield keep_compiled()
+    before = jax.config.jax_compilation_cache_dir  # that of the user's home, which other tests write to as well
     jax.config.update("jax_compilation_cache_dir", None)
+    yield keep_compiled()
+    jax.config.update("jax_compilation_cache_dir", before)
     compilation_cache.reset_cache()
 
 
