@@ -29,10 +29,11 @@ EXPECTED = {
     "too_short": "expected at least one entry",
     "too_long": "expected fewer entries",
     "finite_number": "expected a finite number",
-    "greater_than": "expected more than {gt:g}",
-    "greater_than_equal": "expected at least {ge:g}",
-    "less_than": "expected less than {lt:g}",
-    "less_than_equal": "expected at most {le:g}",
+    "greater_than": "expected more than {gt:.13g}",
+    "greater_than_equal": "expected at least {ge:.13g}",
+    "less_than": "expected less than {lt:.13g}",
+    "less_than_equal": "expected at most {le:.13g}",
+    "literal_error": "expected {expected}",
     "string_too_long": "expected at most {max_length} characters",
     "value_error": "{error}",
 }
@@ -124,14 +125,16 @@ class Problems:
         if kind == "too_short" and error["input"]:
             return  # pydantic counts only valid entries, and the others are reported themselves
         if place[-1:] == ("[key]",):
-            known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            known = _words(context)
             hint = did_you_mean(str(place[-2]), known) or f"known are {', '.join(known)}"
             self.add(place[:-1], EXPECTED["extra_forbidden"], hint)
             return
-        what = EXPECTED.get(kind, error["msg"]).format(**context)
+        what, hint = EXPECTED.get(kind, error["msg"]).format(**context), self._hint(place, kind)
+        if kind == "literal_error":
+            what, hint = what.replace("'", '"'), did_you_mean(str(error["input"]), _words(context))
         if kind not in WITHOUT_VALUE:
             what += f", got {_shown(error['input'])}"
-        self.add(place, what, self._hint(place, kind))
+        self.add(place, what, hint)
 
     def add_unknown(self, place: Place, look_up: Callable[[str], object], name: str) -> None:
         """Note what `look_up` says against `name`, if anything."""
@@ -232,6 +235,11 @@ def _lines(text: str) -> dict[tuple[str, int, str], int]:
         elif key := re.match(r'\s*"?([\w-]+)"?\s*=', line):
             lines.setdefault((table, max(seen[table] - 1, 0), key[1]), number)
     return lines
+
+
+def _words(context: Mapping[str, Any]) -> list[str]:
+    """The words that pydantic lists as expected."""
+    return str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
 
 
 def _shown(value: Any) -> str:
