@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from sim.errors import RoofcastError, clipped, sentence, shown
 
@@ -36,6 +37,18 @@ def near_file(path: Path, pattern: str = "*") -> str:
     near = set(difflib.get_close_matches(stem, near, n=3))
     names = sorted(other.name for other in beside if other.stem.lower() in near)[:3]
     return f"did you mean {' or '.join(names)}?" if names else ""
+
+
+def open_input(path: str | os.PathLike[str]) -> BinaryIO:
+    """The bytes of a file; a named pipe that nobody writes to is empty, where opening it would wait for ever."""
+
+    def opener(name: str, flags: int) -> int:
+        file = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        if hasattr(os, "O_NONBLOCK"):
+            os.set_blocking(file, True)
+        return file
+
+    return open(path, "rb", opener=opener)
 
 
 def check_writable(path: str | os.PathLike[str]) -> Path:

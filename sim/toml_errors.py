@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
 from sim.errors import RoofcastError, clipped, did_you_mean, sentence, shown
-from sim.files import near_file
+from sim.files import near_file, open_input
 
 MAX_FILE_BYTES = 1_000_000
 EXPECTED = {
@@ -82,7 +82,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         raise RoofcastError(sentence(f"expected the name of a TOML file, found {shown(path)}"))
     where = str(path)
     try:
-        with Path(path).open("rb") as file:
+        with open_input(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise RoofcastError(sentence("no such file", where, near_file(Path(path), "*.toml"))) from None
