@@ -37,6 +37,10 @@ EXPECTED = {
     "string_too_long": "expected at most {max_length} characters",
     "value_error": "{error}",
 }
+MARKS = {  # kind of a file: the key that only it has, and what takes it
+    "scenario": ("deployment", "a scenario", "take roofcast run, or with [traffic] simulate or capacity"),
+    "sweep": ("axes", "a sweep", "take roofcast sweep"),
+}
 WITHOUT_VALUE = ("missing", "extra_forbidden", "too_short", "too_long", "value_error")
 
 Place = tuple[str | int, ...]
@@ -52,10 +56,17 @@ def contradict(problems: dict[str, str]) -> None:
 
 def read_tables(source: Source, tables: Tables, kind: str) -> tuple[dict[str, Any], Problems]:
     """Those of a TOML file, as `read_toml`, or of a mapping of its tables, whose problems are placed in `kind`."""
-    if not isinstance(source, Mapping):
-        return read_toml(source, tables)
-    raw = {str(key): _plain(value) for key, value in source.items()}
-    return raw, Problems(kind, "", raw, tables)
+    if isinstance(source, Mapping):
+        raw = {str(key): _plain(value) for key, value in source.items()}
+        problems = Problems(kind, "", raw, tables)
+    else:
+        raw, problems = read_toml(source, tables)
+    own = MARKS[kind][0]
+    for key, what, hint in MARKS.values():
+        if key in raw and own not in raw:
+            problems.add((key,), f"this is of {what}", hint)
+            problems.raise_if_any()
+    return raw, problems
 
 
 def _plain(value: Any) -> Any:

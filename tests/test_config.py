@@ -135,7 +135,6 @@ REFUSED = [
     (("workload", "concurrency"), [1, 8, 8], "workload.concurrency: levels must increase"),
     (("workload", "concurrency"), [1, -8], "workload.concurrency[2]: expected more than 0, got -8"),
     (("workload", "concurrency"), {"low": 1}, "workload.concurrency: expected a whole number, got a table"),
-    (("workload", "concurrency"), 10**10, "workload.concurrency: expected at most 1000000000, got 10000000000"),
     (("workload",), 3, "workload: expected a table, got 3"),
     (("workload",), None, "workload: required key is missing"),
     (("name",), " ", "name: expected one line of text that is not empty"),
@@ -199,6 +198,7 @@ def test_line_numbers_point_into_the_file(load):
     ("content", "says"),
     [
         (b"", "name: required key is missing"),
+        (b"name = 'x'\n[axes]\nmodel = 3\n", "axes: this is of a sweep (line 2); hint: take roofcast sweep"),
         (b"name = ", "not valid TOML: Invalid value (at end of document)"),
         (b"[workload]\n[workload]\n", "not valid TOML"),
         (b"x = " + b"[" * 5000, "not valid TOML"),
@@ -206,7 +206,7 @@ def test_line_numbers_point_into_the_file(load):
         (bytes(range(256)), "this is not UTF-8 text"),
         (b"#" * 2_000_000, "at most 1000000 bytes"),
     ],
-    ids=["empty", "truncated", "repeated", "deep", "huge number", "binary", "too large"],
+    ids=["empty", "a sweep", "truncated", "repeated", "deep", "huge number", "binary", "too large"],
 )
 def test_refuses_what_is_no_scenario(tmp_path, content, says):
     path = tmp_path / "x.toml"

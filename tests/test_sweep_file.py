@@ -253,6 +253,11 @@ def test_ready_made_sweeps_are_valid(path: Path) -> None:
     assert plan(spec).n_cells > 10
 
 
+def test_a_scenario_is_told_from_a_sweep() -> None:
+    (only,) = problems(next((ROOT / "scenarios").glob("*.toml")))
+    assert "deployment: this is of a scenario (line" in only and "hint: take roofcast run, or" in only
+
+
 @pytest.mark.parametrize("source", [3, None, "", "/no/such.toml", "/dev"])
 def test_what_is_no_file_is_refused(source: Any) -> None:
     assert problems(source)
