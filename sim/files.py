@@ -59,6 +59,8 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     try:
         if file.is_dir():
             raise RoofcastError(sentence("is a directory, expected a file to write", where, "name a file in it"))
+        if Path(os.path.realpath(file)).is_fifo():  # one without a reader would be waited for, after all the work
+            raise RoofcastError(sentence("is a named pipe, expected a file to write", where, "name another file"))
         if not file.parent.is_dir():
             raise RoofcastError(sentence(f"there is no folder {file.parent}", where, f"mkdir -p {file.parent}"))
     except OSError as error:

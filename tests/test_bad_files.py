@@ -144,6 +144,7 @@ def test_a_named_pipe_that_nobody_writes_to_is_an_empty_file(tmp_path: Path) -> 
     os.mkfifo(tmp_path / "pipe")
     tables = {"traffic": {"path": str(tmp_path / "pipe")}, "name": "x", "workload": {},
               "deployment": [{"model": "llama-3.1-8b", "hardware": "h100"}]}  # fmt: skip
+    assert "is a named pipe, expected a file to write" in said(lambda: check_writable(tmp_path / "pipe"))
     assert "name: required key is missing" in said(lambda: sim.run(tmp_path / "pipe"))
     assert "is empty" in said(lambda: sim.simulate(tables))
     assert "is empty" in said(lambda: sim.validate(tmp_path / "pipe"))
