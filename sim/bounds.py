@@ -6,6 +6,7 @@ MOST_LAYERS = 10_000
 MOST_CONFIGURATIONS = 2**20
 LEAST_SHARE = 0.001
 LEAST_S = 1e-9
+LEAST_CV = 1e-6  # of a gamma variate
 LEAST_USD = 1e-6
 MOST_USD = 1e12
 LEAST_RATE, MOST_RATE = 1e-6, 1e6  # requests/s, or times the recorded rate

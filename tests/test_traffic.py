@@ -244,6 +244,8 @@ REFUSED = {
     "requests_per_s = 1e-300": ["traffic.requests_per_s: expected at least 1e-06, got 1e-300"],
     'requests_per_s = "4"': ['traffic.requests_per_s: expected a number, got "4"'],
     "users = 2.0": ["traffic.users: expected a whole number, got 2.0"],
+    'arrivals = "gamma"\nrequests_per_s = 1\ncv = 5e-324': ["traffic.cv: expected at least 1e-06, got 5e-324"],
+    "users = 2\nthink_s = 1\nthink_cv = 1e-200": ["traffic.think_cv: expected 0, or at least 1e-06, got 1e-200"],
     "users = 0": ["traffic.users: expected more than 0, got 0"],
     'requests_per_s = 1\nduration_s = "soon"': ['traffic.duration_s: expected seconds, such as 2, "200ms"'],
     "requests_per_s = [4, 2]": ["traffic.requests_per_s: levels must increase"],

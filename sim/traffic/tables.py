@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sim.bounds import LEAST_RATE, MOST_RATE, MOST_REQUESTS, MOST_TOKENS
+from sim.bounds import LEAST_CV, LEAST_RATE, MOST_RATE, MOST_REQUESTS, MOST_TOKENS
 from sim.fields import Levels, Pause, Seconds, Table, Text, listed
 from sim.toml_errors import contradict
 from sim.traffic.contradictions import lengths_problems, traffic_problems
@@ -86,7 +86,7 @@ class Traffic(Table):
 
     arrivals: Arrivals = "poisson"
     requests_per_s: Rates | None = None
-    cv: Annotated[float, Field(gt=0, le=100)] | None = None
+    cv: Annotated[float, Field(ge=LEAST_CV, le=100)] | None = None
     burst_size: Number | None = None
     on_s: Seconds | None = None
     off_s: Seconds | None = None
