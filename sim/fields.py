@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
+from sim.bounds import LEAST_S, LEAST_USD, MOST_USD
 from sim.durations import seconds
 from sim.errors import clipped
 
@@ -20,6 +21,11 @@ def _seconds(value: Any) -> Any:
     return found
 
 
+def listed(value: Any) -> Any:
+    """A single value as a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def _printable(value: str) -> str:
     if not value.strip() or not value.isprintable():
         raise ValueError("expected one line of text that is not empty")
@@ -27,15 +33,15 @@ def _printable(value: str) -> str:
 
 
 Count = Annotated[int, Field(gt=0, le=10**9)]
-Usd = Annotated[float, Field(gt=0, le=1e12)]
+Usd = Annotated[float, Field(ge=LEAST_USD, le=MOST_USD)]
 Pause = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=1e9)]
-Seconds = Annotated[Pause, Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=LEAST_S, le=1e9)]
 Text = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 Label = Annotated[str, Field(max_length=500), AfterValidator(_printable)]
 Names = Annotated[tuple[Text, ...], Field(min_length=1, strict=False)]
 Levels = Annotated[
     tuple[Count, ...],
-    BeforeValidator(lambda value: [value] if type(value) is int else value),
+    BeforeValidator(listed),
     Field(min_length=1, max_length=1000, strict=False),
 ]
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from sim.errors import RoofcastError, clipped, sentence, shown
 
@@ -38,6 +39,18 @@ def near_file(path: Path, pattern: str = "*") -> str:
     return f"did you mean {' or '.join(names)}?" if names else ""
 
 
+def open_input(path: str | os.PathLike[str]) -> BinaryIO:
+    """The bytes of a file; a named pipe that nobody writes to is empty, where opening it would wait for ever."""
+
+    def opener(name: str, flags: int) -> int:
+        file = os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+        if hasattr(os, "O_NONBLOCK"):
+            os.set_blocking(file, True)
+        return file
+
+    return open(path, "rb", opener=opener)
+
+
 def check_writable(path: str | os.PathLike[str]) -> Path:
     """The path, if a file can be written there; else RoofcastError."""
     where, file = clipped(str(path)), Path(path)
@@ -46,6 +59,8 @@ def check_writable(path: str | os.PathLike[str]) -> Path:
     try:
         if file.is_dir():
             raise RoofcastError(sentence("is a directory, expected a file to write", where, "name a file in it"))
+        if Path(os.path.realpath(file)).is_fifo():  # one without a reader would be waited for, after all the work
+            raise RoofcastError(sentence("is a named pipe, expected a file to write", where, "name another file"))
         if not file.parent.is_dir():
             raise RoofcastError(sentence(f"there is no folder {file.parent}", where, f"mkdir -p {file.parent}"))
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.bounds import LARGEST_COUNT, LEAST_SHARE, LEAST_USD, MOST_CONFIGURATIONS, MOST_DEVICES, MOST_USD
+from sim.bounds import LARGEST_COUNT, LEAST_S, LEAST_SHARE, LEAST_USD, MOST_CONFIGURATIONS, MOST_DEVICES, MOST_USD
 from sim.errors import RoofcastError, sentence, shown
 
 DEVICES = ("gpus", "tp", "pp", "ep", "dp", "replicas")
@@ -27,7 +27,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "n_requests": (1, float("inf")),
     "gpu_memory_utilization": (LEAST_SHARE, 1),
     **dict.fromkeys(("price", "usd", "usd_per_hour"), (LEAST_USD, MOST_USD)),
-    **dict.fromkeys(("ttft_s", "tpot_s"), (1e-9, LARGEST_COUNT)),
+    **dict.fromkeys(("ttft_s", "tpot_s"), (LEAST_S, LARGEST_COUNT)),
 }
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
 from sim.errors import RoofcastError, clipped, did_you_mean, sentence, shown
-from sim.files import near_file
+from sim.files import near_file, open_input
 
 MAX_FILE_BYTES = 1_000_000
 EXPECTED = {
@@ -29,12 +29,17 @@ EXPECTED = {
     "too_short": "expected at least one entry",
     "too_long": "expected fewer entries",
     "finite_number": "expected a finite number",
-    "greater_than": "expected more than {gt:g}",
-    "greater_than_equal": "expected at least {ge:g}",
-    "less_than": "expected less than {lt:g}",
-    "less_than_equal": "expected at most {le:g}",
+    "greater_than": "expected more than {gt:.13g}",
+    "greater_than_equal": "expected at least {ge:.13g}",
+    "less_than": "expected less than {lt:.13g}",
+    "less_than_equal": "expected at most {le:.13g}",
+    "literal_error": "expected {expected}",
     "string_too_long": "expected at most {max_length} characters",
     "value_error": "{error}",
+}
+MARKS = {  # kind of a file: the key that only it has, and what takes it
+    "scenario": ("deployment", "a scenario", "take roofcast run, or with [traffic] simulate or capacity"),
+    "sweep": ("axes", "a sweep", "take roofcast sweep"),
 }
 WITHOUT_VALUE = ("missing", "extra_forbidden", "too_short", "too_long", "value_error")
 
@@ -51,10 +56,17 @@ def contradict(problems: dict[str, str]) -> None:
 
 def read_tables(source: Source, tables: Tables, kind: str) -> tuple[dict[str, Any], Problems]:
     """Those of a TOML file, as `read_toml`, or of a mapping of its tables, whose problems are placed in `kind`."""
-    if not isinstance(source, Mapping):
-        return read_toml(source, tables)
-    raw = {str(key): _plain(value) for key, value in source.items()}
-    return raw, Problems(kind, "", raw, tables)
+    if isinstance(source, Mapping):
+        raw = {str(key): _plain(value) for key, value in source.items()}
+        problems = Problems(kind, "", raw, tables)
+    else:
+        raw, problems = read_toml(source, tables)
+    own = MARKS[kind][0]
+    for key, what, hint in MARKS.values():
+        if key in raw and own not in raw:
+            problems.add((key,), f"this is of {what}", hint)
+            problems.raise_if_any()
+    return raw, problems
 
 
 def _plain(value: Any) -> Any:
@@ -81,7 +93,7 @@ def _read_text(path: str | os.PathLike[str]) -> str:
         raise RoofcastError(sentence(f"expected the name of a TOML file, found {shown(path)}"))
     where = str(path)
     try:
-        with Path(path).open("rb") as file:
+        with open_input(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise RoofcastError(sentence("no such file", where, near_file(Path(path), "*.toml"))) from None
@@ -124,14 +136,16 @@ class Problems:
         if kind == "too_short" and error["input"]:
             return  # pydantic counts only valid entries, and the others are reported themselves
         if place[-1:] == ("[key]",):
-            known = context["expected"].replace("'", "").replace(" or ", ", ").split(", ")
+            known = _words(context)
             hint = did_you_mean(str(place[-2]), known) or f"known are {', '.join(known)}"
             self.add(place[:-1], EXPECTED["extra_forbidden"], hint)
             return
-        what = EXPECTED.get(kind, error["msg"]).format(**context)
+        what, hint = EXPECTED.get(kind, error["msg"]).format(**context), self._hint(place, kind)
+        if kind == "literal_error":
+            what, hint = what.replace("'", '"'), did_you_mean(str(error["input"]), _words(context))
         if kind not in WITHOUT_VALUE:
             what += f", got {_shown(error['input'])}"
-        self.add(place, what, self._hint(place, kind))
+        self.add(place, what, hint)
 
     def add_unknown(self, place: Place, look_up: Callable[[str], object], name: str) -> None:
         """Note what `look_up` says against `name`, if anything."""
@@ -232,6 +246,11 @@ def _lines(text: str) -> dict[tuple[str, int, str], int]:
         elif key := re.match(r'\s*"?([\w-]+)"?\s*=', line):
             lines.setdefault((table, max(seen[table] - 1, 0), key[1]), number)
     return lines
+
+
+def _words(context: Mapping[str, Any]) -> list[str]:
+    """The words that pydantic lists as expected."""
+    return str(context["expected"]).replace("'", "").replace(" or ", ", ").split(", ")
 
 
 def _shown(value: Any) -> str:

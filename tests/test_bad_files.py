@@ -139,6 +139,25 @@ def test_a_scenario_needs_a_name(path: Any) -> None:
     assert said(lambda: sim.run(path)).startswith("expected the name of a TOML file, found ")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_named_pipe_that_nobody_writes_to_is_an_empty_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    tables = {"traffic": {"path": str(tmp_path / "pipe")}, "name": "x", "workload": {},
+              "deployment": [{"model": "llama-3.1-8b", "hardware": "h100"}]}  # fmt: skip
+    assert "is a named pipe, expected a file to write" in said(lambda: check_writable(tmp_path / "pipe"))
+    assert "name: required key is missing" in said(lambda: sim.run(tmp_path / "pipe"))
+    assert "is empty" in said(lambda: sim.simulate(tables))
+    assert "is empty" in said(lambda: sim.validate(tmp_path / "pipe"))
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, b'nome = "x"')
+    os.close(write)
+    assert "nome: unknown key (line 1)" in said(lambda: sim.run(f"/dev/fd/{read}"))
+    os.close(read)
+
+
 def test_missing_tables_come_with_how_to_write_them(tmp_path: Path) -> None:
     (tmp_path / "empty.toml").write_text("")
     text = said(lambda: sim.run(tmp_path / "empty.toml"))

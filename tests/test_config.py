@@ -134,7 +134,7 @@ REFUSED = [
     (("workload", "concurrency"), [], "workload.concurrency: expected at least one entry"),
     (("workload", "concurrency"), [1, 8, 8], "workload.concurrency: levels must increase"),
     (("workload", "concurrency"), [1, -8], "workload.concurrency[2]: expected more than 0, got -8"),
-    (("workload", "concurrency"), {"low": 1}, "workload.concurrency: expected a list, got a table"),
+    (("workload", "concurrency"), {"low": 1}, "workload.concurrency: expected a whole number, got a table"),
     (("workload",), 3, "workload: expected a table, got 3"),
     (("workload",), None, "workload: required key is missing"),
     (("name",), " ", "name: expected one line of text that is not empty"),
@@ -142,8 +142,9 @@ REFUSED = [
     (("objectives", "ttft_s"), "fast", 'objectives.ttft_s: expected seconds, such as 2, "200ms", "2s" or "1h"'),
     (("objectives", "ttft_s"), float("nan"), "objectives.ttft_s: expected a finite number, got nan"),
     (("objectives", "tpot_s"), float("inf"), "objectives.tpot_s: expected a finite number, got inf"),
-    (("objectives", "tpot_s"), 0, "objectives.tpot_s: expected more than 0, got 0"),
-    (("objectives", "max_usd_per_hour"), -3, "objectives.max_usd_per_hour: expected more than 0, got -3"),
+    (("objectives", "tpot_s"), 5e-324, "objectives.tpot_s: expected at least 1e-09, got 5e-324"),
+    (("deployment", 0, "router"), "randm", 'deployment "Two".router: expected "round-robin", "least-outs'),
+    (("objectives", "max_usd_per_hour"), -3, "objectives.max_usd_per_hour: expected at least 1e-06, got -3"),
     (("objective",), {"ttft_s": 1}, "objective: unknown key (line"),
     (("default",), {"tp": 1}, "default: unknown key (line"),
     (("deployment",), None, "deployment: required key is missing"),
@@ -197,6 +198,7 @@ def test_line_numbers_point_into_the_file(load):
     ("content", "says"),
     [
         (b"", "name: required key is missing"),
+        (b"name = 'x'\n[axes]\nmodel = 3\n", "axes: this is of a sweep (line 2); hint: take roofcast sweep"),
         (b"name = ", "not valid TOML: Invalid value (at end of document)"),
         (b"[workload]\n[workload]\n", "not valid TOML"),
         (b"x = " + b"[" * 5000, "not valid TOML"),
@@ -204,7 +206,7 @@ def test_line_numbers_point_into_the_file(load):
         (bytes(range(256)), "this is not UTF-8 text"),
         (b"#" * 2_000_000, "at most 1000000 bytes"),
     ],
-    ids=["empty", "truncated", "repeated", "deep", "huge number", "binary", "too large"],
+    ids=["empty", "a sweep", "truncated", "repeated", "deep", "huge number", "binary", "too large"],
 )
 def test_refuses_what_is_no_scenario(tmp_path, content, says):
     path = tmp_path / "x.toml"

@@ -154,6 +154,14 @@ def test_markup_in_names_is_text() -> None:
     assert "[red]x[/red] :smile:" in drawn(grid((Column("name", "name"),), [{"name": "[red]x[/red] :smile:"}]))
 
 
+@pytest.mark.parametrize("label", ["x" * 300, "a label of many words, " * 15], ids=["one word", "words"])
+def test_a_long_label_leaves_room_for_the_figures(label: str) -> None:
+    figures = {f"n{i}": f"{i}.25 GB" for i in range(5)}
+    text = drawn(grid((Column("label", "deployment"), *(Column(n, n) for n in figures)), [{"label": label, **figures}]))
+    assert all(figure in text for figure in figures.values())
+    assert "".join(text.split()).count("x") >= label.count("x")  # and it is told whole
+
+
 def draw_both(folder: Path, suffix: str) -> list[bytes]:
     curves, roof = folder / f"curves.{suffix}", folder / f"roof.{suffix}"
     throughput_plot({"A": estimate_result(), "B": estimate_result(unfit=(2,))}, curves, "title")

@@ -158,7 +158,7 @@ def test_simulate_routes_and_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("traffic", "router", "says"),
     [
-        (ONE, "random", "router: Input should be 'round-robin'"),
+        (ONE, "random", 'router: expected "round-robin"'),
         ({"users": 4, "prompt": {"tokens": 9}, "output": {"tokens": 9}}, "shortest-queue", "users of a closed loop"),
         (None, "least-outstanding", 'router = "least-outstanding" is for a simulation: write [traffic]'),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,3 +35,9 @@ def test_tables_stand_for_a_file(tmp_path: Path) -> None:
             (place, said), told = *wrong.items(), error.value.problems
             assert all(text.startswith("scenario: ") for text in told)
             assert any(place in text and said in text for text in told), told
+
+
+@pytest.mark.parametrize("several", [None, 3])
+def test_what_is_no_list_of_scenarios_is_a_sentence(several: Any) -> None:
+    with pytest.raises(RoofcastError, match="scenarios: expected a list of scenarios, found"):
+        sim.simulate_many(several)

@@ -174,13 +174,13 @@ def test_slices_are_those_of_the_catalogue() -> None:
         ("axes.concurrency", {"from": 1, "to": 1e9, "step": 1}, "axes.concurrency.step: the range explodes"),
         ("axes.concurrency", {"from": 1e-300, "to": 1e300, "step": 1e-300}, "concurrency.step: the range explodes"),
         ("axes.usd_factor", {"from": float("nan"), "to": 8, "n": 3}, "axes.usd_factor.from: expected a finite number"),
-        ("axes.usd_factor", -1, "axes.usd_factor: expected more than 0"),
+        ("axes.usd_factor", -1, "axes.usd_factor: expected at least 1e-06"),
         ("axes.usd_per_gpu_hour", 2, "axes.usd_factor: multiplies the catalogue's rate: give either"),
         ("axes.gpu_memory_utilization", 90, "axes.gpu_memory_utilization: expected at most 1, got 90"),
         ("axes.context_tokens", [512, 4096], "axes.context_tokens: 512 is below the longest prompt_tokens +"),
         ("limits.tpot", 1, "limits.tpot: unknown key; hint: did you mean tpot_s?"),
         ("limits.tpot_s", "50", "limits.tpot_s: expected seconds"),
-        ("limits.tpot_s", 0, "limits.tpot_s: expected more than 0"),
+        ("limits.tpot_s", 0, "limits.tpot_s: expected at least 1e-09"),
         ("limits.n_devices", 3, "limits.n_devices: at most 3 contradicts the axes: no deployment has fewer than 4"),
         ("answers.minimize", "usd_mtok", "answers.minimize: nothing to minimize is called 'usd_mtok'; hint: did you"),
         ("answers.minimize", [], "answers.minimize: expected at least one entry"),
@@ -193,7 +193,8 @@ def test_slices_are_those_of_the_catalogue() -> None:
         ("answers.crossover", [{"along": "concurrency", "between": "pp"}], "between: the axis pp has one value"),
         ("answers.crossover", [{"along": "tp"}], "answers.crossover[1].between: required key is missing"),
         ("name", None, "name: required key is missing"),
-        ("pay", "lease", "pay: "),
+        ("pay", "lease", 'pay: expected "rent" or "buy", got "lease"'),
+        ("pay", "bye", 'pay: expected "rent" or "buy", got "bye"; hint: did you mean buy?'),
         ("axis", {}, "axis: unknown key; hint: did you mean axes?"),
     ],
 )  # fmt: skip
@@ -287,6 +288,11 @@ def test_names_are_checked_beside_what_is_of_the_wrong_kind() -> None:
 def test_ready_made_sweeps_are_valid(path: Path) -> None:
     spec = load_sweep(path)
     assert plan(spec).n_cells > 10
+
+
+def test_a_scenario_is_told_from_a_sweep() -> None:
+    (only,) = problems(next((ROOT / "scenarios").glob("*.toml")))
+    assert "deployment: this is of a scenario (line" in only and "hint: take roofcast run, or" in only
 
 
 @pytest.mark.parametrize("source", [3, None, "", "/no/such.toml", "/dev"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -9,11 +10,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from sim.serving.lanes import serve
+from sim.serving.lanes import Lane, Rules, serve
 from sim.serving.users import converse
 from sim.traffic import Traffic, draw
+from tests.oracle.replica import LinearCost
 from tests.oracle.scenarios import Scenario, scenarios
 from tests.oracle.scheduler import simulate
+from tests.serving_tables import linear_table
 from tests.test_serving import straight, tied
 from tests.test_serving_laws import close, lane_from
 
@@ -62,3 +65,18 @@ def test_what_users_do_is_drawn_of_the_seed() -> None:
     assert other.thought_s is not None and not np.array_equal(few.thought_s, other.thought_s)
     at_once = Traffic.model_validate({**given_, "ramp_up_s": 0.0, "think_cv": 0.0, "warmup_requests": 0})
     assert draw(at_once, 5.0).ready_s is None and draw(at_once, 5.0).warmup == 0
+
+
+def test_a_turn_among_many_users_costs_little_more_than_among_few() -> None:
+    """It must not go over all of them: 32,768 would take a hundred times as long as 64."""
+    n = 32_768
+    cost, one = LinearCost(1e-3, 1e-6, 1e-9, 1e-7, 1e-7, 0, 1e-7), np.ones(n, np.int32)
+    lane = Lane(linear_table(cost), Rules(16, 10_000, 2048, 256), np.zeros(n), one, one)
+    rng, took = np.random.default_rng(1), {}
+    for users in (64, n):
+        ready_s, thought_s = np.arange(users) * 1.0, rng.exponential(users, n)
+        for _ in range(2):  # the first compiles
+            start = time.perf_counter()
+            assert converse(replace(lane, users=users), ready_s, thought_s).complete
+            took[users] = time.perf_counter() - start
+    assert took[n] < 15 * took[64]

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from sim.errors import RoofcastError, did_you_mean, sentence
+from sim.files import open_input
 from sim.importers.hf_architectures import ARCHITECTURES, WRAPPER_KEYS, WRAPPERS, Architecture
 from sim.importers.hf_attention import Kinds
 from sim.importers.hf_quant import native_format, read_scheme
@@ -173,7 +174,7 @@ def _read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise RoofcastError(sentence("expected the name of a config.json, found ''"))
         if Path(path).is_dir():
             raise RoofcastError(sentence("is a directory, expected a config.json", where, f"name {where}/config.json"))
-        with Path(path).open("rb") as file:
+        with open_input(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise RoofcastError(sentence(f"expected a config.json of at most {MAX_FILE_BYTES:,} bytes", where))

@@ -8,6 +8,7 @@ import zlib
 from pathlib import Path
 
 from sim.errors import clipped, sentence
+from sim.files import open_input
 from sim.measure.rows import LONGEST_PATH, place
 
 GZIP = b"\x1f\x8b"
@@ -19,7 +20,8 @@ def read_text(path: Path) -> tuple[str, list[str]]:
     """(text, problems): of a gzip file that is cut off, as much as can be unpacked; "" where nothing can be read."""
     where = clipped(str(path), most=LONGEST_PATH)
     try:
-        data = path.read_bytes()
+        with open_input(path) as file:
+            data = file.read()
     except OSError as error:
         return "", [sentence(f"cannot be read: {error.strerror}", where, "name a file of measurements")]
     except ValueError as error:

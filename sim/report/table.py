@@ -15,6 +15,7 @@ from sim.report.number import bare, show
 from sim.results import Result
 
 PIPE_WIDTH = 100
+LABEL_WIDTH = 40  # of the first column; a longer one would leave no room for the figures
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,9 @@ def grid(columns: Sequence[Column], rows: Iterable[dict[str, Any]], title: str =
         text = rows and all(isinstance(row[column.name], str) for row in rows)
         justify: JustifyMethod = "left" if text else "right"
         first = not table.columns
-        table.add_column(column.heading, justify=justify, header_style="bold", overflow="fold", no_wrap=first)
+        whole = first and all(len(column.cell(row[column.name])) <= LABEL_WIDTH for row in rows)
+        style: dict[str, Any] = {"justify": justify, "header_style": "bold", "overflow": "fold"}
+        table.add_column(column.heading, **style, no_wrap=whole, max_width=LABEL_WIDTH if first else None)
     for row in rows:
         table.add_row(*(Text(column.cell(row[column.name])) for column in columns))
     return table

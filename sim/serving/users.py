@@ -27,11 +27,11 @@ def converse(lane: Lane, ready_s: np.ndarray, thought_s: np.ndarray, progress: P
         tables, which, policy, asked = lower([(open_lane, keep)], n)
         state = serving.start(policy, asked, *shape(lane, keep)[1:], 2 * n)
         asked = jax.tree.map(jax.numpy.asarray, replace(asked, n_requests=np.zeros(1, np.int32)))
-        thoughts = np.resize(thought_s, n)
+        those, thoughts = users.arrive(jax.numpy.asarray(ready)), np.resize(thought_s, n)
         while True:
             slice_ = np.int64(min(SLICE_TURNS, bound - taken))
-            asked, state, ready, turns = users.ask(
-                tables, which, policy, asked, state, ready, thoughts, np.int32(n_kept), slice_
+            asked, state, those, turns = users.ask(
+                tables, which, policy, asked, state, those, thoughts, np.int32(n_kept), slice_
             )
             taken += int(turns)
             now = int(state.lane.n_done[0])

@@ -8,15 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from sim.bounds import MOST_DEVICES, MOST_TOKENS
-from sim.fields import Count, Names, Seconds, Table, Text, Usd
+from sim.fields import Count, Names, Seconds, Table, Text, Usd, listed
 from sim.toml_errors import contradict
 
 MOST_VALUES = 100_000  # of one axis
 MOST_TOP = 10_000
-
-
-def _listed(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
 
 
 _MANY: Any = Field(min_length=1, max_length=MOST_VALUES, strict=False)
@@ -25,7 +21,7 @@ Devices = Annotated[tuple[Annotated[int, Field(gt=0, le=MOST_DEVICES)], ...], _M
 Tokens = Annotated[tuple[Annotated[int, Field(gt=0, le=MOST_TOKENS)], ...], _MANY]
 Fractions = Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], _MANY]
 Prices = Annotated[tuple[Usd, ...], _MANY]
-Words = Annotated[Names, BeforeValidator(_listed)]
+Words = Annotated[Names, BeforeValidator(listed)]
 
 
 class Axes(Table):
@@ -160,7 +156,7 @@ class Answers(Table):
     """
 
     minimize: Words = ("usd_per_mtok", "tpot_s")
-    by: Annotated[tuple[Text, ...], BeforeValidator(_listed), Field(strict=False)] = ("model",)
+    by: Annotated[tuple[Text, ...], BeforeValidator(listed), Field(strict=False)] = ("model",)
     top: Annotated[int, Field(gt=0, le=MOST_TOP)] = 10
     crossover: Annotated[tuple[Crossover, ...], Field(strict=False, max_length=100)] = ()
 

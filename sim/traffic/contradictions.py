@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Any
 
-from sim.bounds import MOST_REQUESTS
+from sim.bounds import LEAST_CV, MOST_REQUESTS
 from sim.units import HOURS_PER_DAY, S_PER_HOUR
 
 Given = Mapping[str, Any]
@@ -105,6 +105,8 @@ def _thought(given: Given) -> dict[str, str]:
     problems = {}
     if given["arrivals"] == "closed" and "think_cv" in given and not given.get("think_s"):
         problems["think_cv"] = "spreads think_s, which is 0: give that as well, or remove it"
+    if 0 < given.get("think_cv", 0) < LEAST_CV:
+        problems["think_cv"] = f"expected 0, or at least {LEAST_CV:g}, got {given['think_cv']:g}"
     n, warmup = given.get("n_requests", inf), given.get("warmup_requests", 0)
     if warmup >= n:
         problems["warmup_requests"] = f"{warmup} leaves nothing of n_requests = {n}: take fewer"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sim.errors import RoofcastError, clipped, sentence
-from sim.files import near_file
+from sim.files import near_file, open_input
 from sim.measure.rows import LONGEST_PATH, place
 from sim.measure.text import GZIP
 
@@ -25,7 +25,7 @@ def line_blocks(path: Path) -> Iterator[tuple[list[int], list[str]]]:
     """(numbers from 1, lines) of the lines that are not blank, block by block; else RoofcastError."""
     where = clipped(str(path), most=LONGEST_PATH)
     try:
-        with path.open("rb") as file:
+        with open_input(path) as file:
             yield from _lines(_blocks(file), where)
     except FileNotFoundError:
         raise RoofcastError(sentence("no such file", where, near_file(path))) from None

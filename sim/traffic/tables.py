@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sim.bounds import MOST_REQUESTS, MOST_TOKENS
-from sim.fields import Levels, Pause, Seconds, Table, Text
+from sim.bounds import LEAST_CV, LEAST_RATE, MOST_RATE, MOST_REQUESTS, MOST_TOKENS
+from sim.fields import Levels, Pause, Seconds, Table, Text, listed
 from sim.toml_errors import contradict
 from sim.traffic.contradictions import lengths_problems, traffic_problems
 from sim.traffic.formats import FormatName
@@ -18,8 +18,8 @@ Arrivals = Literal["poisson", "gamma", "deterministic", "bursts", "daily", "clos
 Tokens = Annotated[int, Field(gt=0, le=MOST_TOKENS)]
 Number = Annotated[int, Field(gt=0, le=MOST_REQUESTS)]
 Rates = Annotated[
-    tuple[Annotated[float, Field(gt=0, le=1e6)], ...],
-    BeforeValidator(lambda value: [value] if type(value) in (int, float) else value),
+    tuple[Annotated[float, Field(ge=LEAST_RATE, le=MOST_RATE)], ...],
+    BeforeValidator(listed),
     Field(min_length=1, max_length=1000, strict=False),
 ]
 Hourly = Annotated[
@@ -86,7 +86,7 @@ class Traffic(Table):
 
     arrivals: Arrivals = "poisson"
     requests_per_s: Rates | None = None
-    cv: Annotated[float, Field(gt=0, le=100)] | None = None
+    cv: Annotated[float, Field(ge=LEAST_CV, le=100)] | None = None
     burst_size: Number | None = None
     on_s: Seconds | None = None
     off_s: Seconds | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sim.bounds import MOST_RATE
 from sim.config import ROUND_ROBIN, Deployment, Scenario
 from sim.errors import RoofcastError, sentence
 from sim.objectives import Objectives
@@ -30,7 +31,6 @@ from sim.verbs.stated import check_progress
 
 MOST_ROUNDS = 12
 MOST_USERS, MOST_REPLICAS = 100_000, 1024
-MOST_RATE = 1e6  # requests/s, or times the recorded rate
 BATCHES = 2.0 ** np.arange(13)  # concurrency levels of the closed form
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from sim.config import Scenario
-from sim.errors import RoofcastError
+from sim.errors import RoofcastError, sentence, shown
 from sim.objectives import Objectives
 from sim.profiles import Source
 from sim.results import Result
@@ -70,6 +70,8 @@ def simulate_many(
     if progress is not None:
         check_progress(progress)
     several = [scenarios] if isinstance(scenarios, Scenario | str | os.PathLike | Mapping) else scenarios
+    if not isinstance(several, Iterable):
+        raise RoofcastError(sentence(f"expected a list of scenarios, found {shown(several)}", "scenarios"))
     problems: list[str] = []
     plans = []
     for scenario in several:
